@@ -1,0 +1,96 @@
+"""The shop's settings, read from the environment and checked before anything starts: given code, no lab changes it.
+
+Source: the twelve-factor app, https://12factor.net/config.
+"""
+
+import re
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field, HttpUrl, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+POSTGRESQL = "a PostgreSQL address such as postgresql://user:password@host:5432/name"
+REDIS = "a Redis address such as redis://:password@host:6379/0"
+
+
+class SettingsError(Exception):
+    """The environment does not describe a shop that can start. The message names every problem."""
+
+
+def _database_url(value: str) -> str:
+    try:
+        url = make_url(value)
+    except (ArgumentError, ValueError) as error:
+        raise ValueError(POSTGRESQL) from error
+    if url.drivername not in {"postgres", "postgresql", "postgresql+psycopg"} or not url.database:
+        raise ValueError(POSTGRESQL)
+    return url.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+
+
+def _redis_url(value: str) -> str:
+    if not re.match(r"(rediss?|unix)://.", value):
+        raise ValueError(REDIS)
+    return value
+
+
+class Settings(BaseSettings):
+    """What the shop can be told. Each is an environment variable of the same name in capitals.
+
+    Attributes:
+        database_url: where PostgreSQL is.
+        redis_url: where the Redis protocol is spoken; none: the shop does without.
+        payments_url: where the payment provider is; none: orders cannot be paid.
+        pool_size: most connections to the database that a process keeps.
+        pool_timeout_seconds: how long a request waits for one of them.
+        page_limit_default: entries on a page of a list when the caller names no limit.
+        page_limit_max: most entries on a page that a caller may ask for.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True)
+
+    database_url: Annotated[str, AfterValidator(_database_url)] = Field(repr=False)
+    redis_url: Annotated[str, AfterValidator(_redis_url)] | None = Field(default=None, repr=False)
+    payments_url: HttpUrl | None = None
+    pool_size: int = Field(default=10, ge=1, le=100)
+    pool_timeout_seconds: float = Field(default=30, gt=0, le=300)
+    page_limit_default: int = Field(default=20, ge=1)
+    page_limit_max: int = Field(default=100, ge=1, le=1000)
+
+    @model_validator(mode="after")
+    def _default_fits_the_maximum(self) -> Self:
+        if self.page_limit_default > self.page_limit_max:
+            raise ValueError(f"PAGE_LIMIT_DEFAULT must not exceed PAGE_LIMIT_MAX, which is {self.page_limit_max}")
+        return self
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Read the environment.
+
+        Raises:
+            SettingsError: with one message that tells all problems at once and no password.
+        """
+        try:
+            return cls()  # type: ignore[call-arg]  # the values come from the environment
+        except ValidationError as error:
+            problems = "\n".join(f"  {_problem(detail)}" for detail in error.errors())
+            raise SettingsError(f"The shop cannot start with these settings:\n{problems}") from None
+
+
+def _problem(detail: ErrorDetails) -> str:
+    """One line: the variable, what came, what is expected."""
+    expected = detail["msg"].removeprefix("Value error, ")
+    if not detail["loc"]:
+        return f"{expected}."
+    name = str(detail["loc"][0]).upper()
+    if detail["type"] == "missing":
+        return f"{name} is not set: expected {POSTGRESQL}."
+    return f"{name} is {_shown(detail['input'])}: expected {expected[0].lower()}{expected[1:]}."
+
+
+def _shown(value: object) -> str:
+    """The value as it may be printed: whatever could be a password is struck out."""
+    without_credentials = re.sub(r"(//|^)[^/]*:.*@", r"\1***@", str(value))
+    return repr(re.sub(r"(?i)(passw\w*=)[^&\s]*", r"\1***", without_credentials))

@@ -1,0 +1,277 @@
+"""Execute the book's notebooks, each once for everything that its outputs depend on.
+
+Pages are executed in two lanes. Parallel work corrupts timings, so a page that measures time runs
+alone, after the others have run side by side. What was executed is kept in the hidden state folder,
+and from there put into the jupyter-cache that the Sphinx build reads.
+"""
+
+import ast
+import asyncio
+import hashlib
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import yaml
+from jupyter_cache import get_cache
+from jupyter_cache.base import CacheBundleIn
+from jupyter_client.manager import AsyncKernelManager
+from myst_nb.core.read import is_myst_markdown_notebook, read_myst_markdown_notebook
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+from shopfloor.errors import UserError
+from shopfloor.measure import provenance
+from shopfloor.paths import Material, material
+from shopfloor.services import server_versions
+
+TIMED_TAG = "nbval-ignore-output"
+"""A cell so tagged shows what no two runs share, a time: nbval leaves its output, and its page runs alone."""
+
+CELL_TIMEOUT_SECONDS = 300
+PARALLEL_PAGES = 2
+
+_REPORT = "import json as _json; from shopfloor.dependencies import used_files as _used; print(_json.dumps(_used()))"
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page of the book that has code to execute.
+
+    Attributes:
+        name: its Sphinx name, such as `book/data/indexing`.
+        path: its source.
+    """
+
+    name: str
+    path: Path
+
+    @cached_property
+    def notebook(self) -> nbformat.NotebookNode:
+        """The page as a notebook, read the way myst-nb reads it, so that both find the same cells."""
+        return read_myst_markdown_notebook(self.path.read_text(encoding="utf-8"), path=self.path)
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether a cell measures time, so that the page must run alone."""
+        return any(TIMED_TAG in cell.metadata.get("tags", []) for cell in code_cells(self.notebook))
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A page whose execution failed, and why, in words for its author."""
+
+    page: Page
+    message: str
+
+
+class Store:
+    """The executed notebooks, a file a page, in the state folder."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or material().state / "executed"
+
+    def path(self, page: Page) -> Path:
+        """Where the executed notebook of `page` is kept."""
+        return self.folder / f"{page.name.replace('/', '.')}.ipynb"
+
+    def get(self, page: Page) -> nbformat.NotebookNode | None:
+        """The executed notebook of `page`, when everything that it depended on is still the same."""
+        try:
+            executed = nbformat.read(self.path(page), as_version=4)
+            about = executed.metadata["shopfloor"]
+            files = list(about["inputs"]["files"])
+        except (OSError, ValueError, KeyError, nbformat.reader.NotJSONError):
+            return None
+        return executed if about["inputs"] == inputs_of(page, files) else None
+
+    def put(self, page: Page, executed: nbformat.NotebookNode) -> None:
+        """Keep the executed notebook of `page`, whole or not at all."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = self.path(page).with_suffix(".partial")
+        nbformat.write(executed, partial)
+        partial.replace(self.path(page))
+
+
+def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    """The code cells of a notebook, in order."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def notebook_pages(source: Material | None = None) -> list[Page]:
+    """The pages in the table of contents that have code cells.
+
+    Raises:
+        UserError: the table of contents names a missing page, or a page has code cells but no header
+            that makes it a notebook: Jupyter Book would print the cells and never run them.
+    """
+    place = source or material()
+    pages = []
+    for name in _toc_entries(yaml.safe_load((place.root / "_toc.yml").read_text(encoding="utf-8"))):
+        path = place.root / f"{name}.md"
+        if not path.is_file():
+            raise UserError(f"_toc.yml names {name}, but there is no {name}.md. Write the page or take the line out.")
+        text = path.read_text(encoding="utf-8")
+        if "```{code-cell}" not in text:
+            continue
+        if not is_myst_markdown_notebook(text):
+            raise UserError(
+                f"{name}.md has code cells but no jupytext header, so they would be shown and never run. "
+                "Copy the header of book/data/indexing.md."
+            )
+        pages.append(Page(name, path))
+    return pages
+
+
+def inputs_of(page: Page, files: Iterable[str]) -> dict[str, Any]:
+    """Everything that the outputs of `page` depend on, as far as it can be compared.
+
+    Args:
+        page: the page.
+        files: the files of the working copy that its kernel used when it was executed.
+    """
+    root = material().root
+    cells = [[cell.source, sorted(cell.metadata.get("tags", []))] for cell in code_cells(page.notebook)]
+    return {
+        "cells": hashlib.sha256(json.dumps(cells).encode()).hexdigest(),
+        "lock": _digest(root / "requirements.lock"),
+        "python": sys.version,
+        "servers": server_versions(),
+        "files": {name: _digest(root / name) for name in files},
+    }
+
+
+def execute(
+    pages: Sequence[Page],
+    store: Store,
+    *,
+    on_start: Callable[[Page], None] = lambda _: None,
+    on_done: Callable[[Page], None] = lambda _: None,
+) -> list[Failure]:
+    """Execute `pages` in the two lanes and keep what came of them.
+
+    Args:
+        pages: those that the store does not have.
+        store: where executed notebooks are kept.
+        on_start: called when a page's execution begins.
+        on_done: called when a page was executed and kept. No timed page runs meanwhile.
+
+    Returns:
+        The pages that failed; the others were executed all the same.
+    """
+    return asyncio.run(_execute_lanes(pages, store, on_start, on_done))
+
+
+async def _execute_lanes(
+    pages: Sequence[Page], store: Store, on_start: Callable[[Page], None], on_done: Callable[[Page], None]
+) -> list[Failure]:
+    turns = asyncio.Semaphore(PARALLEL_PAGES)
+
+    async def run(page: Page) -> Failure | None:
+        async with turns:
+            on_start(page)
+            failure = await _execute_page(page, store)
+        if failure is None:
+            on_done(page)
+        return failure
+
+    outcomes = list(await asyncio.gather(*(run(page) for page in pages if not page.is_timed)))
+    outcomes += [await run(page) for page in pages if page.is_timed]
+    return [failure for failure in outcomes if failure]
+
+
+async def _execute_page(page: Page, store: Store) -> Failure | None:
+    notebook = nbformat.from_dict(json.loads(json.dumps(page.notebook)))
+    notebook.cells.append(nbformat.v4.new_code_cell(_REPORT))
+    measured_at = provenance(server_versions())
+    with tempfile.TemporaryDirectory(prefix="sf-") as sockets:
+        # Unix sockets, since a kernel's TCP ports are chosen before it binds them and can be lost to another.
+        manager = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=str(Path(sockets) / "k"))
+        client = NotebookClient(
+            notebook,
+            km=manager,
+            timeout=CELL_TIMEOUT_SECONDS,
+            resources={"metadata": {"path": str(page.path.parent)}},
+        )
+        try:
+            await client.async_execute()
+        except CellExecutionError as error:
+            return Failure(page, _explain(page, notebook, error))
+        except (TimeoutError, RuntimeError) as error:  # nbclient: a cell took too long, or the kernel died
+            return Failure(page, f"{page.name}: {error}")
+    used = json.loads(notebook.cells.pop().outputs[0].text)
+    inputs = inputs_of(page, used)
+    notebook.metadata["shopfloor"] = {
+        "inputs": inputs,
+        "key": hashlib.sha256(json.dumps([inputs, measured_at.date]).encode()).hexdigest()[:16],
+        "provenance": asdict(measured_at),
+    }
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)  # nbclient's time stamps: the same outputs should be the same file
+    store.put(page, notebook)
+    return None
+
+
+def _explain(page: Page, notebook: nbformat.NotebookNode, error: CellExecutionError) -> str:
+    """Which cell failed, with the lines that did, and the error as Python says it."""
+    cells = code_cells(notebook)
+    failed = next((cell for cell in cells if any(output.output_type == "error" for output in cell.outputs)), cells[-1])
+    if error.ename == "ClaimFailed":
+        return f"{page.name}: a claim does not hold. {error.evalue}"
+    code = "\n".join(f"    {line}" for line in failed.source.splitlines())
+    return f"{page.name}: a cell failed:\n{code}\n{error.ename}: {error.evalue}"
+
+
+def fill_jupyter_cache(pages: Iterable[Page], store: Store, folder: Path) -> dict[str, nbformat.NotebookNode | None]:
+    """Put each page's outputs where the Sphinx build looks for them.
+
+    A page that is not executed yet gets a stand-in that says so, so that the book can be read before
+    it is measured; a build that must be whole asks for executed pages first.
+
+    Returns:
+        Each page's executed notebook by its name, `None` where there is none.
+    """
+    cache = get_cache(folder)
+    filled: dict[str, nbformat.NotebookNode | None] = {}
+    for page in pages:
+        executed = store.get(page)
+        filled[page.name] = executed
+        bundle = CacheBundleIn(executed or _stand_in(page), str(page.path))
+        cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+    return filled
+
+
+def _stand_in(page: Page) -> nbformat.NotebookNode:
+    """The page with a note in place of every output that its cells will show."""
+    notebook = nbformat.from_dict(json.loads(json.dumps(page.notebook)))
+    note = {"text/html": '<div class="sf-pending">Not measured on this machine yet.</div>'}
+    for number, cell in enumerate(code_cells(notebook), start=1):
+        cell.execution_count = number
+        if _shows_a_value(cell.source):
+            cell.outputs = [nbformat.v4.new_output("display_data", data=note)]
+    return notebook
+
+
+def _shows_a_value(source: str) -> bool:
+    body = ast.parse(source).body
+    return bool(body) and isinstance(body[-1], ast.Expr)
+
+
+def _toc_entries(toc: Any) -> list[str]:
+    """All `root:` and `file:` names of a Jupyter Book table of contents, in order."""
+    if isinstance(toc, list):
+        return [name for item in toc for name in _toc_entries(item)]
+    if not isinstance(toc, dict):
+        return []
+    own = [str(toc[key]) for key in ("root", "file") if key in toc]
+    return own + [name for value in toc.values() if isinstance(value, list) for name in _toc_entries(value)]
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"

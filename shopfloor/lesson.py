@@ -1,0 +1,192 @@
+"""What a chapter imports, and all that it imports from the toolkit.
+
+A reader of a notebook should see only lines that teach: services, seed data and cleaning up are
+behind these names.
+"""
+
+import atexit
+import html
+import importlib.util
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from sqlalchemy import Engine, Row, text
+from sqlalchemy.orm import Session
+from sqlalchemy.sql import Executable
+
+from shopfloor import databases, dependencies, load as load_module, plans, stages
+from shopfloor.claims import claim
+from shopfloor.figures import figure
+from shopfloor.latency import latency
+from shopfloor.load import LoadResult
+from shopfloor.measure import QueryLog, compare, count_queries
+from shopfloor.paths import material
+from shopfloor.plans import Plan
+from shopfloor.services import Services, running_services
+from shopfloor.stages import Server, Stage
+
+__all__ = [
+    "Lesson",
+    "Table",
+    "claim",
+    "compare",
+    "count_queries",
+    "database",
+    "figure",
+    "latency",
+    "load",
+    "serving",
+    "solution",
+]
+
+
+class Table:
+    """Rows as a reader sees them, at most the first twelve."""
+
+    SHOWN = 12
+
+    def __init__(self, columns: Sequence[str], rows: Sequence[Row[Any]]) -> None:
+        self.columns = list(columns)
+        self.rows = list(rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Row[Any]]:
+        return iter(self.rows)
+
+    def __getitem__(self, position: int) -> Row[Any]:
+        return self.rows[position]
+
+    @property
+    def value(self) -> Any:
+        """The first column of the only row."""
+        (row,) = self.rows
+        return row[0]
+
+    def _cells(self) -> list[list[str]]:
+        return [["" if value is None else str(value) for value in row] for row in self.rows[: self.SHOWN]]
+
+    def _left_out(self) -> str:
+        more = len(self.rows) - self.SHOWN
+        return f"and {more:,} more rows" if more > 0 else ""
+
+    def __repr__(self) -> str:
+        lines = [self.columns, *self._cells()]
+        widths = [max(len(line[place]) for line in lines) for place in range(len(self.columns))]
+        shown = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
+        return "\n".join([*shown, self._left_out()]).rstrip()
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in self.columns)
+        body = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in self._cells())
+        caption = f"<caption>{self._left_out()}</caption>" if self._left_out() else ""
+        return f'<table class="sf-table">{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+
+
+class Lesson:
+    """A database of the reader's own, with the shop's seed data in it.
+
+    Attributes:
+        engine: SQLAlchemy's engine on it.
+        url: where it is.
+    """
+
+    def __init__(self, clone: databases.Database) -> None:
+        self._clone = clone
+        self.engine: Engine = clone.engine
+        self.url: str = clone.url
+
+    def session(self) -> AbstractContextManager[Session]:
+        """A session of SQLAlchemy's ORM."""
+        return self._clone.session()
+
+    def sql(self, statement: str, **parameters: Any) -> Table | None:
+        """Run a statement and commit; show its rows, if it gives any.
+
+        VACUUM and CREATE INDEX CONCURRENTLY, which refuse to run in a transaction, run as well.
+        """
+        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            result = connection.execute(text(statement), parameters)
+            return Table(list(result.keys()), result.all()) if result.returns_rows else None
+
+    def explain(self, statement: str | Executable, *, timing: bool = False, **parameters: Any) -> Plan:
+        """Run a statement and show how PostgreSQL did it: nodes, rows and blocks. What it wrote is undone."""
+        with self.engine.connect() as connection:
+            return plans.explain(connection, statement, parameters, timing=timing)
+
+    def count(self) -> AbstractContextManager[QueryLog]:
+        """Count the statements that are sent to this database while the block runs."""
+        return count_queries(self.engine)
+
+    def rebuilt(self, *indexes: str) -> None:
+        """Drop the indexes whose names are given, if they exist."""
+        for name in indexes:
+            self.sql(f"DROP INDEX IF EXISTS {name}")
+
+
+def database(size: databases.Size = "medium") -> Lesson:
+    """A fresh database with the naive shop's tables and `size` of seed data; gone when the notebook ends."""
+    clone = databases.clone(_services(), size)
+    atexit.register(clone.close)
+    return Lesson(clone)
+
+
+def solution(address: str) -> ModuleType:
+    """The solution's module of a topic, such as `data/n_plus_one`, beside the naive one that `shop` holds."""
+    path = material().solutions / "shop" / f"{address}.py"
+    name = f"solution_{address.replace('/', '_')}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"there is no solution {address}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def serving(size: databases.Size = "medium", **topics: str | Sequence[str]) -> Iterator[dict[str, Server]]:
+    """Serve several stages of the shop at once, each with a database of its own.
+
+    Args:
+        size: of their seed data.
+        topics: by the name that the figures will show, what each stage has solved: `"naive"`, `"solved"`
+            or a list of topics.
+
+    Yields:
+        The servers by those names.
+    """
+    with ExitStack() as running:
+        yield {name: _serve(running, stages.build(solved), size) for name, solved in topics.items()}
+
+
+def load(servers: dict[str, Server], topic: str, *, users: int = 16, seconds: int = 8) -> LoadResult:
+    """Run a topic's Locust users against each server in turn.
+
+    Args:
+        servers: what `serving` gives.
+        topic: whose `load.py` it is, such as `data/indexing`.
+        users: how many ask at once.
+        seconds: for how long each server is asked.
+    """
+    users_file = material().labs / topic / "load.py"
+    dependencies.note(users_file)
+    return load_module.load(servers, users_file, users=users, seconds=seconds)
+
+
+def _serve(running: ExitStack, stage: Stage, size: databases.Size) -> Server:
+    clone = running.enter_context(databases.clone(_services(), size))
+    return running.enter_context(stages.serve(stage, database_url=clone.url, redis_url=_services().redis_url))
+
+
+@cache
+def _services() -> Services:
+    running = ExitStack()
+    atexit.register(running.close)
+    return running.enter_context(running_services())
