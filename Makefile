@@ -10,7 +10,7 @@ start: environment
 book: environment
 	@$(BIN)/shopfloor book
 
-# The whole suite, in lanes: see tests/README.md
+# The whole suite; its lanes are told in tests/run.py
 test: environment
 	@$(BIN)/python tests/run.py
 

@@ -29,7 +29,7 @@ from nbclient.exceptions import CellExecutionError
 from shopfloor.errors import UserError
 from shopfloor.measure import provenance
 from shopfloor.paths import Material, material
-from shopfloor.services import server_versions
+from shopfloor.services.versions import server_versions
 
 TIMED_TAG = "nbval-ignore-output"
 """A cell so tagged shows what no two runs share, a time: nbval leaves its output, and its page runs alone."""
@@ -200,7 +200,7 @@ async def _execute_page(page: Page, store: Store) -> Failure | None:
             resources={"metadata": {"path": str(page.path.parent)}},
         )
         try:
-            await client.async_execute()
+            await client.async_execute(cleanup_kc=True)
         except CellExecutionError as error:
             return Failure(page, _explain(page, notebook, error))
         except (TimeoutError, RuntimeError) as error:  # nbclient: a cell took too long, or the kernel died

@@ -8,20 +8,20 @@ import atexit
 import html
 import importlib.util
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cache
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from sqlalchemy import Engine, Row, text
+from sqlalchemy import Engine, Row, func, select, text
 from sqlalchemy.orm import Session
 from sqlalchemy.sql import Executable
 
-from shopfloor import databases, dependencies, load as load_module, plans, stages
+from shopfloor import databases, dependencies, plans, stages
+from shopfloor import load as load_module
 from shopfloor.claims import claim
-from shopfloor.figures import figure
+from shopfloor.figures import figure, label_lines, use_style
 from shopfloor.latency import latency
 from shopfloor.load import LoadResult
 from shopfloor.measure import QueryLog, compare, count_queries
@@ -38,11 +38,14 @@ __all__ = [
     "count_queries",
     "database",
     "figure",
+    "label_lines",
     "latency",
     "load",
     "serving",
     "solution",
 ]
+
+use_style()  # a chapter's plots are drawn in the book's style
 
 
 class Table:
@@ -115,9 +118,28 @@ class Lesson:
             result = connection.execute(text(statement), parameters)
             return Table(list(result.keys()), result.all()) if result.returns_rows else None
 
-    def explain(self, statement: str | Executable, *, timing: bool = False, **parameters: Any) -> Plan:
-        """Run a statement and show how PostgreSQL did it: nodes, rows and blocks. What it wrote is undone."""
+    def explain(
+        self,
+        statement: str | Executable,
+        *,
+        timing: bool = False,
+        planner: Mapping[str, str] | None = None,
+        **parameters: Any,
+    ) -> Plan:
+        """Run a statement and show how PostgreSQL did it: nodes, rows and blocks. What it wrote is undone.
+
+        Args:
+            statement: the statement; `:name` stands for a parameter.
+            timing: also measure times.
+            planner: settings of the planner that hold for this statement alone, such as `{"enable_seqscan": "off"}`.
+            **parameters: values of the parameters.
+        """
         with self.engine.connect() as connection:
+            for name, value in (planner or {}).items():
+                connection.execute(select(func.set_config(name, value, True)))
+            if not _writes(statement):
+                # The first run in a session also reads the catalogue, and would count those blocks.
+                plans.explain(connection, statement, parameters)
             return plans.explain(connection, statement, parameters, timing=timing)
 
     def count(self) -> AbstractContextManager[QueryLog]:
@@ -166,7 +188,9 @@ def serving(size: databases.Size = "medium", **topics: str | Sequence[str]) -> I
         yield {name: _serve(running, stages.build(solved), size) for name, solved in topics.items()}
 
 
-def load(servers: dict[str, Server], topic: str, *, users: int = 16, seconds: int = 8) -> LoadResult:
+def load(
+    servers: dict[str, Server], topic: str, *, users: int = 16, seconds: int = 8, data: object = None
+) -> LoadResult:
     """Run a topic's Locust users against each server in turn.
 
     Args:
@@ -174,10 +198,15 @@ def load(servers: dict[str, Server], topic: str, *, users: int = 16, seconds: in
         topic: whose `load.py` it is, such as `data/indexing`.
         users: how many ask at once.
         seconds: for how long each server is asked.
+        data: what the users need to know, such as whose orders to ask for; the topic's `load.py` says what.
     """
     users_file = material().labs / topic / "load.py"
     dependencies.note(users_file)
-    return load_module.load(servers, users_file, users=users, seconds=seconds)
+    return load_module.load(servers, users_file, users=users, seconds=seconds, data=data)
+
+
+def _writes(statement: str | Executable) -> bool:
+    return str(statement).split(maxsplit=1)[0].upper() in {"INSERT", "UPDATE", "DELETE", "MERGE"}
 
 
 def _serve(running: ExitStack, stage: Stage, size: databases.Size) -> Server:

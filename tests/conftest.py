@@ -1,29 +1,36 @@
-"""What every test may use: services of the test run's own, and databases with seed data."""
+"""What every test may use: the working copy's services and databases with seed data."""
 
-import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import ExitStack
 
 import pytest
 
+from shopfloor.errors import UserError
 from shopfloor.paths import material
 from shopfloor.services import Services, running_services
 
 sys.path.insert(0, str(material().labs))
 
+_running = pytest.StashKey[ExitStack]()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Own the services for the whole run: a worker of xdist may end before another that uses them."""
+    if not hasattr(session.config, "workerinput"):
+        stack = session.config.stash.setdefault(_running, ExitStack())
+        try:
+            stack.enter_context(running_services())
+        except UserError as error:
+            pytest.exit(str(error), returncode=1)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    session.config.stash.get(_running, ExitStack()).close()
+
 
 @pytest.fixture(scope="session")
-def run_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A state folder that all workers of one test run share; the working copy's own is not touched."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "state"
-    folder.mkdir(exist_ok=True)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def services(run_state: Path) -> Iterator[Services]:
-    """Real PostgreSQL and Valkey; the first worker starts them, the others attach."""
-    with running_services(run_state) as running:
+def services() -> Iterator[Services]:
+    """Real PostgreSQL and Valkey, shared by all tests; a test that breaks them starts its own elsewhere."""
+    with running_services() as running:
         yield running

@@ -1,0 +1,1 @@
+"""Figures of the kit itself, each measured beside its reference in one run: `make bench`."""

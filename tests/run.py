@@ -1,0 +1,55 @@
+"""Run the test suite in its lanes: `python tests/run.py`, or with `--quick` only what takes no patience.
+
+1. lint, because a type error is a failure like any other;
+2. the book, built whole and alone, for it measures time;
+3. everything in pytest, on all cores, against that book;
+4. the executed notebooks again, one after another, compared with what the book shows (nbval).
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+
+LINT = (
+    (str(BIN / "ruff"), "check", "--quiet", "."),
+    (str(BIN / "ruff"), "format", "--check", "--quiet", "."),
+    (str(BIN / "mypy"), "--no-error-summary"),
+    (str(BIN / "lint-imports"), "--no-cache", "--no-timing"),
+)
+BOOK = ((str(BIN / "shopfloor"), "book"),)
+PYTEST = (sys.executable, "-m", "pytest", "-q", "-n", str(min(os.cpu_count() or 1, 4)), "--dist", "loadgroup")
+NBVAL = (
+    *(sys.executable, "-m", "pytest", "-q", "--nbval", "--nbval-cell-timeout=300"),
+    "_build/jupyter_execute/book",
+)
+
+
+def run(name: str, commands: Sequence[Sequence[str]]) -> bool:
+    """Run commands one after another until one fails; say how it ended and how long it took."""
+    began = time.monotonic()
+    print(f"\n== {name}", flush=True)
+    passed = all(subprocess.run(command, cwd=ROOT, check=False).returncode == 0 for command in commands)
+    print(f"== {name}: {'passed' if passed else 'FAILED'} ({time.monotonic() - began:.0f} s)", flush=True)
+    return passed
+
+
+def main() -> int:
+    """Run the lanes; the exit code is 0 when all of them passed."""
+    if "--quick" in sys.argv[1:]:
+        lanes = {"lint": LINT, "tests": ((*PYTEST, "-m", "not slow and not browser and not book"),)}
+    else:
+        lanes = {"lint": LINT, "book": BOOK, "tests": (PYTEST,), "notebooks": (NBVAL,)}
+    outcomes = {name: run(name, commands) for name, commands in lanes.items()}
+    failed = [name for name, passed in outcomes.items() if not passed]
+    print(f"\nFailed: {', '.join(failed)}" if failed else "\nEverything passed.", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
