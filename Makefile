@@ -21,7 +21,7 @@ lint: environment
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-cache
+	@PYTHONPATH=labs $(BIN)/lint-imports --no-cache
 
 bench: environment
 	@$(BIN)/python -m benchmarks

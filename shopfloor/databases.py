@@ -30,11 +30,11 @@ if importlib.util.find_spec("shop") is None:  # behind a stage's shop, when ther
 
 from shop import binary_copy, models, seed
 from shop.database import make_engine
-from shop.seed import SizeName as Size
 
 if TYPE_CHECKING:
     from shopfloor.services import Services
 
+Size = seed.SizeName
 Progress = Callable[[str], None]
 
 FORMAT = 1  # raise it when a template should be made anew although the shop's code is the same

@@ -81,4 +81,5 @@ def rows(*fields: Field) -> bytes:
     for field in fields:
         blocks += [_big_endian(field.lengths, 4), field.data]
         kept += [np.ones((count, 4), dtype=bool), np.arange(field.data.shape[1]) < field.lengths[:, None]]
-    return np.hstack(blocks)[np.hstack(kept)].tobytes()
+    kept_bytes: Bytes = np.hstack(blocks)[np.hstack(kept)]
+    return kept_bytes.tobytes()

@@ -4,8 +4,9 @@ Source: the twelve-factor app, https://12factor.net/config.
 """
 
 import re
-from typing import Annotated, Self
+from typing import Annotated, Self, cast
 
+from flask import Flask
 from pydantic import AfterValidator, Field, HttpUrl, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -77,6 +78,11 @@ class Settings(BaseSettings):
         except ValidationError as error:
             problems = "\n".join(f"  {_problem(detail)}" for detail in error.errors())
             raise SettingsError(f"The shop cannot start with these settings:\n{problems}") from None
+
+
+def settings_of(app: Flask) -> Settings:
+    """The settings that the application was made with."""
+    return cast("Settings", app.config["SETTINGS"])
 
 
 def _problem(detail: ErrorDetails) -> str:

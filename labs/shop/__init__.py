@@ -1,0 +1,41 @@
+"""A small online shop: JSON over HTTP under /v1.
+
+Each topic of the handbook is a module of the same address, and what a module adds to the application it adds in its
+`init_app`. A module that no one has improved yet is naive but works.
+"""
+
+from flask import Flask
+
+from shop import database
+from shop.api import errors, idempotency, pagination, resources
+from shop.foundations import business_logic
+from shop.reliability import shutdown, timeouts_retries
+from shop.settings import Settings
+
+# The order is the order of the middleware: what stands first sees a request first and its response last.
+TOPICS = (
+    errors,
+    database,
+    timeouts_retries,
+    shutdown,
+    resources,
+    pagination,
+    business_logic,
+    idempotency,
+)
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """Make the application.
+
+    Args:
+        settings: read from the environment when not given.
+
+    Raises:
+        shop.settings.SettingsError: the environment does not describe a shop that can start.
+    """
+    app = Flask(__name__)
+    app.config["SETTINGS"] = settings or Settings.from_environment()
+    for topic in TOPICS:
+        topic.init_app(app)
+    return app

@@ -1,0 +1,1 @@
+"""What callers see: resources, lists, errors."""

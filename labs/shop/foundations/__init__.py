@@ -1,0 +1,1 @@
+"""The rules of the business, and the way in and out of them."""

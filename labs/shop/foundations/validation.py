@@ -1,0 +1,94 @@
+"""What may enter the shop: requests are parsed into models before anything else looks at them."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Self, TypeVar
+from uuid import UUID
+
+from flask import request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from werkzeug.exceptions import UnprocessableEntity
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Invalid(UnprocessableEntity):
+    """A request that was understood and is not acceptable (422).
+
+    Attributes:
+        errors: for each problem the field, as `items.0.quantity`, and what is wrong with it.
+    """
+
+    description = "The request is not valid."
+
+    def __init__(self, errors: list[dict[str, str]]) -> None:
+        super().__init__()
+        self.errors = errors
+
+
+class Strict(BaseModel):
+    """A model that refuses fields it does not know: a misspelt one would otherwise be ignored in silence."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NewOrderItem(Strict):
+    """One line of the basket."""
+
+    product_id: UUID
+    quantity: Annotated[int, Field(ge=1, le=100)]
+
+
+class NewOrder(Strict):
+    """A basket that a customer sends off."""
+
+    customer_id: UUID
+    items: Annotated[list[NewOrderItem], Field(min_length=1, max_length=50)]
+
+    @model_validator(mode="after")
+    def _each_product_once(self) -> Self:
+        if len({item.product_id for item in self.items}) < len(self.items):
+            raise ValueError("a product is listed twice: give it one line with the sum of the quantities")
+        return self
+
+
+class BestsellersQuery(Strict):
+    """How far back to look, and how many to show."""
+
+    days: Annotated[int, Field(ge=1, le=366)] = 30
+    limit: Annotated[int, Field(ge=1, le=100)] = 10
+
+
+def body(model: type[Model]) -> Model:
+    """The request's JSON as a model.
+
+    Raises:
+        werkzeug.exceptions.BadRequest: it is not JSON (400); UnsupportedMediaType: it does not say it is (415).
+        Invalid: it is not what the model asks for.
+    """
+    return parsed(model, request.get_json())
+
+
+def query(model: type[Model]) -> Model:
+    """The request's query parameters as a model.
+
+    Raises:
+        Invalid: they are not what the model asks for.
+    """
+    repeated = [name for name, values in request.args.lists() if len(values) > 1]
+    if repeated:
+        raise Invalid([{"field": name, "detail": "It is given more than once."} for name in repeated])
+    return parsed(model, request.args.to_dict())
+
+
+def parsed(model: type[Model], data: Mapping[str, Any]) -> Model:
+    """Data as a model.
+
+    Raises:
+        Invalid: it is not what the model asks for.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise Invalid(
+            [{"field": ".".join(map(str, detail["loc"])), "detail": detail["msg"]} for detail in error.errors()]
+        ) from error

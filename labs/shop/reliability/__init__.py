@@ -1,0 +1,1 @@
+"""Standing when others fall."""
