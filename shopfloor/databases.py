@@ -226,7 +226,8 @@ def _databases(connection: Connection, prefix: str) -> list[str]:
 
 def _drop(connection: Connection, name: str) -> None:
     """Drop a database of ours, a template too, even while someone is connected to it."""
-    if name in _databases(connection, name):
+    is_template = text("SELECT datistemplate FROM pg_database WHERE datname = :name")
+    if connection.scalar(is_template, {"name": name}):  # only then: an interrupted DROP leaves one that refuses ALTER
         connection.execute(text(f"ALTER DATABASE {name} IS_TEMPLATE false"))
     connection.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
 

@@ -140,6 +140,14 @@ def test_what_a_killed_process_left_is_dropped_by_the_next(own: Services, mainte
         assert names(maintenance, "shopfloor_clone_") == [database.name]
 
 
+def test_a_database_whose_dropping_was_cut_short_is_dropped_by_the_next(own: Services, maintenance: Engine) -> None:
+    name = child(own, "os.kill(os.getpid(), signal.SIGKILL)").communicate(timeout=30)[0].strip()
+    with maintenance.connect() as connection:  # what PostgreSQL leaves behind; it refuses to ALTER such a database
+        connection.execute(text("UPDATE pg_database SET datconnlimit = -2 WHERE datname = :name"), {"name": name})
+    clone(own, "small").close()
+    assert name not in names(maintenance)
+
+
 def test_the_clones_of_living_processes_and_other_machines_stay(own: Services, maintenance: Engine) -> None:
     elsewhere = "shopfloor_clone_00000000_1_1_00000000"
     with maintenance.connect() as connection:
