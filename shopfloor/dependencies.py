@@ -21,9 +21,8 @@ def note(*paths: Path) -> None:
 def used_files() -> list[str]:
     """The files of the working copy that this process imported or noted, relative to its root, sorted."""
     root = material().root
-    imported = {
-        Path(module.__file__).resolve() for module in list(sys.modules.values()) if getattr(module, "__file__", None)
-    }
+    origins = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    imported = {Path(origin).resolve() for origin in origins if origin}
     excluded = (root / ".venv", material().state)
     return sorted(
         str(path.relative_to(root))

@@ -12,6 +12,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,7 @@ from jupyter_client.manager import AsyncKernelManager
 from myst_nb.core.read import is_myst_markdown_notebook, read_myst_markdown_notebook
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from nbformat import NotebookNode
 
 from shopfloor.errors import UserError
 from shopfloor.measure import provenance
@@ -53,9 +55,10 @@ class Page:
     path: Path
 
     @cached_property
-    def notebook(self) -> nbformat.NotebookNode:
+    def notebook(self) -> NotebookNode:
         """The page as a notebook, read the way myst-nb reads it, so that both find the same cells."""
-        return read_myst_markdown_notebook(self.path.read_text(encoding="utf-8"), path=self.path)
+        read: NotebookNode = read_myst_markdown_notebook(self.path.read_text(encoding="utf-8"), path=self.path)
+        return read
 
     @property
     def is_timed(self) -> bool:
@@ -81,7 +84,7 @@ class Store:
         """Where the executed notebook of `page` is kept."""
         return self.folder / f"{page.name.replace('/', '.')}.ipynb"
 
-    def get(self, page: Page) -> nbformat.NotebookNode | None:
+    def get(self, page: Page) -> NotebookNode | None:
         """The executed notebook of `page`, when everything that it depended on is still the same."""
         try:
             executed = nbformat.read(self.path(page), as_version=4)
@@ -91,7 +94,7 @@ class Store:
             return None
         return executed if about["inputs"] == inputs_of(page, files) else None
 
-    def put(self, page: Page, executed: nbformat.NotebookNode) -> None:
+    def put(self, page: Page, executed: NotebookNode) -> None:
         """Keep the executed notebook of `page`, whole or not at all."""
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.path(page).with_suffix(".partial")
@@ -99,7 +102,7 @@ class Store:
         partial.replace(self.path(page))
 
 
-def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
     """The code cells of a notebook, in order."""
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
@@ -187,7 +190,7 @@ async def _execute_lanes(
 
 
 async def _execute_page(page: Page, store: Store) -> Failure | None:
-    notebook = nbformat.from_dict(json.loads(json.dumps(page.notebook)))
+    notebook = deepcopy(page.notebook)
     notebook.cells.append(nbformat.v4.new_code_cell(_REPORT))
     measured_at = provenance(server_versions())
     with tempfile.TemporaryDirectory(prefix="sf-") as sockets:
@@ -218,7 +221,7 @@ async def _execute_page(page: Page, store: Store) -> Failure | None:
     return None
 
 
-def _explain(page: Page, notebook: nbformat.NotebookNode, error: CellExecutionError) -> str:
+def _explain(page: Page, notebook: NotebookNode, error: CellExecutionError) -> str:
     """Which cell failed, with the lines that did, and the error as Python says it."""
     cells = code_cells(notebook)
     failed = next((cell for cell in cells if any(output.output_type == "error" for output in cell.outputs)), cells[-1])
@@ -228,7 +231,7 @@ def _explain(page: Page, notebook: nbformat.NotebookNode, error: CellExecutionEr
     return f"{page.name}: a cell failed:\n{code}\n{error.ename}: {error.evalue}"
 
 
-def fill_jupyter_cache(pages: Iterable[Page], store: Store, folder: Path) -> dict[str, nbformat.NotebookNode | None]:
+def fill_jupyter_cache(pages: Iterable[Page], store: Store, folder: Path) -> dict[str, NotebookNode | None]:
     """Put each page's outputs where the Sphinx build looks for them.
 
     A page that is not executed yet gets a stand-in that says so, so that the book can be read before
@@ -238,7 +241,7 @@ def fill_jupyter_cache(pages: Iterable[Page], store: Store, folder: Path) -> dic
         Each page's executed notebook by its name, `None` where there is none.
     """
     cache = get_cache(folder)
-    filled: dict[str, nbformat.NotebookNode | None] = {}
+    filled: dict[str, NotebookNode | None] = {}
     for page in pages:
         executed = store.get(page)
         filled[page.name] = executed
@@ -247,9 +250,10 @@ def fill_jupyter_cache(pages: Iterable[Page], store: Store, folder: Path) -> dic
     return filled
 
 
-def _stand_in(page: Page) -> nbformat.NotebookNode:
+def _stand_in(page: Page) -> NotebookNode:
     """The page with a note in place of every output that its cells will show."""
-    notebook = nbformat.from_dict(json.loads(json.dumps(page.notebook)))
+    notebook = deepcopy(page.notebook)
+    notebook.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}  # a kernel would tell
     note = {"text/html": '<div class="sf-pending">Not measured on this machine yet.</div>'}
     for number, cell in enumerate(code_cells(notebook), start=1):
         cell.execution_count = number

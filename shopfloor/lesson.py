@@ -73,7 +73,7 @@ class Table:
         return row[0]
 
     def _cells(self) -> list[list[str]]:
-        return [["" if value is None else str(value) for value in row] for row in self.rows[: self.SHOWN]]
+        return [[_cell(value) for value in row] for row in self.rows[: self.SHOWN]]
 
     def _left_out(self) -> str:
         more = len(self.rows) - self.SHOWN
@@ -90,6 +90,12 @@ class Table:
         body = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in self._cells())
         caption = f"<caption>{self._left_out()}</caption>" if self._left_out() else ""
         return f'<table class="sf-table">{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 class Lesson:

@@ -185,7 +185,7 @@ def _run(name: str, url: str, locustfile: Path, *, users: int, seconds: int, dat
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         (place / "data.json").write_text(json.dumps(data))
-        # One second more than is read: the first and the last are parts of seconds.
+        # One second more than is read: a run seldom begins with a whole one.
         duration = WARM_UP_SECONDS + seconds + 1
         command = [sys.executable, "-c", LOCUST, "--headless", "--only-summary", "--loglevel", "ERROR"]
         command += ["-f", str(locustfile.resolve()), "--host", url, "-u", str(users), "-r", str(users)]
@@ -212,12 +212,12 @@ def _finish(command: list[str], place: Path, deadline: float) -> None:
 
 
 def _history(path: Path) -> list[Second]:
-    """The whole seconds of a run, from Locust's running totals; neither the first nor the last one is whole."""
+    """The seconds of a run, from Locust's running totals, without its first, of which only a part was under load."""
     with path.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["Name"] == "Aggregated"]
     last = {int(row["Timestamp"]): row for row in rows}
     history = []
-    for before, now in pairwise(list(last)[:-1]):
+    for before, now in pairwise(last):
         requests, failures = (int(last[now][name]) - int(last[before][name]) for name in TOTALS)
         # A machine with too much to do can make Locust miss a second.
         history += [Second(0, 0, None, None)] * (now - before - 1)

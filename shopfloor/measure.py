@@ -27,6 +27,9 @@ from shopfloor.paths import material
 
 WIDTH = 80
 
+CAST = r"(?:::(?:TIMESTAMP WITH(?:OUT)? TIME ZONE|DOUBLE PRECISION|\w+)(?:\(\d+\))?(?:\[\])?)?"
+"""What SQLAlchemy writes behind a placeholder for psycopg."""
+
 BUSY_SHARE = 0.15
 """The machine is busy when others use more than this share of all its processors."""
 
@@ -128,7 +131,7 @@ def count_queries(engine: Engine | Connection) -> Iterator[QueryLog]:
 def shape(statement: str) -> str:
     """A statement's SQL on one line, with a question mark for every value and one for every list of them."""
     sql = " ".join(statement.split())
-    sql = re.sub(r"%\(\w+\)s(?:::[\w ]+?(?:\[\]|\(\d+\))?(?=[\s,)]|$))?", "?", sql)
+    sql = re.sub(r"%\(\w+\)s" + CAST, "?", sql)
     sql = re.sub(r"'(?:[^']|'')*'", "?", sql)
     sql = re.sub(r"(?<![\w.$])\d+(?:\.\d+)?\b", "?", sql)
     sql = re.sub(r"\(\?(?:, \?)+\)", "(?, …)", sql)

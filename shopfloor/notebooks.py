@@ -6,10 +6,12 @@ import os
 import re
 import sys
 import time
+from copy import deepcopy
 from difflib import get_close_matches
 from pathlib import Path
 
 import nbformat
+from nbformat import NotebookNode
 
 from shopfloor.console import out
 from shopfloor.errors import UserError
@@ -20,7 +22,7 @@ from shopfloor.services.process import log_tail, start_child, wait_until_ready
 
 _OWN_DIRECTIVES = re.compile(r"^```\{(tells|quiz|provenance)\}.*?^```\n?", re.MULTILINE | re.DOTALL)
 _INCLUDE = re.compile(r"^```\{literalinclude\} (?P<path>\S+)\n(?P<options>.*?)^```$", re.MULTILINE | re.DOTALL)
-_OPTION = re.compile(r"^:(start-after|end-before): (.+)$", re.MULTILINE)
+_OPTION = re.compile(r"^:(start-after|end-before): \"?(.+?)\"?$", re.MULTILINE)
 
 
 def run(address: str) -> None:
@@ -71,9 +73,9 @@ def write_copies(pages: dict[str, Page], folder: Path) -> list[str]:
     return kept
 
 
-def _readable(page: Page) -> nbformat.NotebookNode:
+def _readable(page: Page) -> NotebookNode:
     """The page, with its outputs where they are measured, and shown code in place of include directives."""
-    notebook = nbformat.from_dict(Store().get(page) or page.notebook)
+    notebook = deepcopy(Store().get(page) or page.notebook)
     notebook.metadata.pop("shopfloor", None)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":

@@ -13,12 +13,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Self
 
 from shopfloor.errors import UserError
 
 WATCHDOG = Path(__file__).with_name("watchdog.py")
+PORT_ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,20 @@ class Child:
                 _, _, code = self._report.read().decode().partition("exit ")
                 self._code = int(code) if code else -int(signal.SIGKILL)
             return self._code
+
+    def wait(self, timeout: float) -> int:
+        """Wait for a program that ends by itself; return its exit code.
+
+        Raises:
+            ChildError: it runs for longer than `timeout` seconds.
+        """
+        try:
+            self._watchdog.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise ChildError(f"Not done after {timeout:.0f} s. Its log is {self.log}\n{log_tail(self.log)}") from None
+        code = self.poll()
+        assert code is not None
+        return code
 
     def stop(self) -> None:
         """End the server in its orderly way, by force after its grace; return when it is gone.
@@ -182,6 +198,40 @@ def wait_until_ready(child: Child, ready: Callable[[], bool], *, name: str, time
                 f"{name} did not answer within {timeout:.0f} s. Its log is {child.log}\n{log_tail(child.log)}"
             )
         time.sleep(0.005)
+
+
+def start_on_free_port(
+    start: Callable[[int], Child], ready: Callable[[Child, int], bool], *, name: str, timeout: float = 10.0
+) -> tuple[Child, int]:
+    """Start a server on a free loopback port, and on another one when that was taken in the meantime.
+
+    Args:
+        start: starts the server on the given port.
+        ready: whether that server answers on that port.
+        name: for messages.
+        timeout: seconds until it must answer.
+
+    Raises:
+        ChildError: the server cannot be executed, ended, or was not ready within `timeout` seconds.
+    """
+    for attempt in range(1, PORT_ATTEMPTS + 1):
+        port = free_port()
+        try:
+            child = start(port)
+        except OSError as error:
+            raise ChildError(f"{name} cannot be executed: {error.strerror}") from error
+        try:
+            wait_until_ready(child, partial(ready, child, port), name=name, timeout=timeout)
+        except ChildError:
+            child.stop()
+            if attempt == PORT_ATTEMPTS or "Address already in use" not in child.log.read_text(errors="replace"):
+                raise
+        except BaseException:
+            child.stop()
+            raise
+        else:
+            return child, port
+    raise AssertionError("the last attempt returns or raises")
 
 
 def log_tail(log: Path, lines: int = 5) -> str:
