@@ -19,6 +19,7 @@ from shopfloor.errors import UserError
 from shopfloor.execution import Page, Store, execute, fill_jupyter_cache, notebook_pages
 from shopfloor.links import broken_links
 from shopfloor.paths import material
+from shopfloor.services import running_services
 from shopfloor.services.process import start_child
 
 Say = Callable[[str], None]
@@ -54,10 +55,11 @@ def execute_stale(
 ) -> list[str]:
     """Execute the pages that changed, or whose shop, tools or servers did; return what failed, in words."""
     stale = [page for page in pages if store.get(page) is None]
-    return [
-        failure.message
-        for failure in execute(stale, store, on_start=lambda page: say(f"measuring {page.name}"), on_done=on_done)
-    ]
+    if not stale:
+        return []
+    with running_services():  # for the whole execution: a kernel that owned them would end them under the others
+        failures = execute(stale, store, on_start=lambda page: say(f"measuring {page.name}"), on_done=on_done)
+    return [failure.message for failure in failures]
 
 
 def draw(pages: Sequence[Page], store: Store) -> None:

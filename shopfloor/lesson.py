@@ -152,11 +152,6 @@ class Lesson:
         """Count the statements that are sent to this database while the block runs."""
         return count_queries(self.engine)
 
-    def rebuilt(self, *indexes: str) -> None:
-        """Drop the indexes whose names are given, if they exist."""
-        for name in indexes:
-            self.sql(f"DROP INDEX IF EXISTS {name}")
-
 
 def database(size: databases.Size = "medium") -> Lesson:
     """A fresh database with the naive shop's tables and `size` of seed data; gone when the notebook ends."""

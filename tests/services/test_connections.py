@@ -72,7 +72,7 @@ def test_wrong_password_of_redis(urls: tuple[str, str]) -> None:
     "url",
     [
         "postgresql://user:s3cr3t/path@127.0.0.1:1/db",
-        "postgresql://user:s3cr3t@path@127.0.0.1:1/db",
+        "postgresql://user:first@s3cr3t@127.0.0.1:1/db",
         "postgresql://user:s3cr3t%zz@127.0.0.1:1/db",
         "postgresql://user@127.0.0.1:1/db?password=s3cr3t%zz",
         "postgresql://user@127.0.0.1:s3cr3t/db",

@@ -135,11 +135,13 @@ def test_stale_pid_file_of_a_dead_process(ready_state: Path) -> None:
 def test_stale_pid_file_with_a_pid_that_is_now_another_s(ready_state: Path) -> None:
     identity = {"user": 65534} if os.geteuid() == 0 else {}  # root's would not be looked at
     with subprocess.Popen(["sleep", "300"], **identity) as unrelated:  # type: ignore[call-overload]
-        leave_pid_file(ready_state, unrelated.pid)
-        with Database(ready_state) as database:
-            assert database.warnings == []
-            assert unrelated.poll() is None
-        unrelated.kill()
+        try:
+            leave_pid_file(ready_state, unrelated.pid)
+            with Database(ready_state) as database:
+                assert database.warnings == []
+                assert unrelated.poll() is None
+        finally:
+            unrelated.kill()
 
 
 @pytest.mark.parametrize("content", ["", "not a number\n"])
