@@ -29,14 +29,34 @@ NOT_COPIED = (".venv", ".git", ".shopfloor", "_build", "workspace", "*_cache", "
 SIZES: tuple[Size, ...] = ("small", "medium", "large")
 
 CHAPTER_FIGURES = {
-    "index: a customer's history on large, blocks": ("book/data/indexing", "INDEX-BLOCKS", "at least 100×"),
-    "index: the same under Locust, throughput": ("book/data/indexing", "INDEX-LOCUST", "at least 10×"),
-    "N+1: statements for a page of 50, naive": ("book/data/n_plus_one", "NPLUS-NAIVE", "101 or more"),
-    "N+1: statements for a page of 50, solved": ("book/data/n_plus_one", "NPLUS-SOLVED", "at most 3"),
-    "N+1: the same under Locust, throughput": ("book/data/n_plus_one", "NPLUS-LOCUST", "at least 3×"),
+    "index: a customer's history on large, blocks": (
+        "book/data/indexing",
+        "in-the-shop-with-a-million-orders-the",
+        "at least 100×",
+    ),
+    "index: the same under Locust, throughput": (
+        "book/data/indexing",
+        "with-the-indexes-the-same-users-get-this",
+        "at least 10×",
+    ),
+    "N+1: statements for a page of 50, naive": (
+        "book/data/n_plus_one",
+        "the-page-costs-one-query-and-one-for",
+        "101 or more",
+    ),
+    "N+1: statements for a page of 50, solved": (
+        "book/data/n_plus_one",
+        "for-the-same-fifty-orders-it-sends",
+        "at most 3",
+    ),
+    "N+1: the same under Locust, throughput": (
+        "book/data/n_plus_one",
+        "under-load-the-solved-shop-answers-several-times",
+        "at least 3×",
+    ),
     "orders page: hand-written SQL and orjson against the solved one": (
         "book/data/n_plus_one",
-        "NPLUS-ORJSON",
+        "by-hand-and-with-orjson-a-thread-makes",
         "stated",
     ),
 }

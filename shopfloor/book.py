@@ -97,7 +97,7 @@ def _is_executed(page: Page) -> bool:
 
 def _run_sphinx() -> None:
     """Run Jupyter Book with warnings as errors, and show only what went wrong."""
-    program = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
+    program = [sys.executable, "-c", "import shopfloor; from jupyter_book.cli.main import main; main()"]
     arguments = ["build", str(material().root), "-W", "--keep-going", "--quiet"]
     log = material().state / "sphinx.log"
     with start_child([*program, *arguments], log=log, cwd=material().root) as sphinx:
