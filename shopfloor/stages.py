@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +89,19 @@ def build(topics: Iterable[str] | Literal["naive", "solved"]) -> Stage:
         raise UserError(_unknown(topic, solutions))
     files = _files(material().labs / "shop") | {f"{topic}.py": solutions[topic] for topic in chosen}
     dependencies.note(*files.values())
-    return Stage(name, _materialise(files), tuple(sorted(files.values())))
+    contents = {name: path.read_bytes() for name, path in files.items()}
+    return Stage(name, _materialise(contents), tuple(sorted(files.values())))
+
+
+def build_with(files: Mapping[str, bytes]) -> Stage:
+    """Make a stage of the naive shop with some topics' files replaced by a learner's.
+
+    Args:
+        files: the content of each file, by topic.
+    """
+    naive = {name: path.read_bytes() for name, path in _files(material().labs / "shop").items()}
+    changed = {f"{topic}.py": content for topic, content in files.items()}
+    return Stage("+".join(sorted(files)), _materialise(naive | changed), ())
 
 
 def solved_topics() -> dict[str, Path]:
@@ -153,11 +165,10 @@ def _files(folder: Path) -> dict[str, Path]:
     return {name: path for name, path in sorted(found.items()) if "__pycache__" not in name}
 
 
-def _materialise(files: dict[str, Path]) -> Path:
+def _materialise(contents: Mapping[str, bytes]) -> Path:
     """The folder with these files under `shop/`; whoever makes the same one meanwhile makes it as well."""
-    contents = {name: path.read_bytes() for name, path in sorted(files.items())}
     digest = hashlib.sha256()
-    for name, content in contents.items():
+    for name, content in sorted(contents.items()):
         digest.update(f"{name}\0{len(content)}\0".encode() + content)
     stages = material().state / "stages"
     final = stages / digest.hexdigest()[:16]
