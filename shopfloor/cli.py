@@ -1,4 +1,7 @@
-"""The commands. Each is thin: what it does is in the module that it calls."""
+"""The commands of the kit. Each is thin: what it does is in the module that it calls.
+
+The learner's are declared in `shopfloor.commands.declared`.
+"""
 
 import signal
 import sys
@@ -7,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from shopfloor.commands.declared import Address, learner
 from shopfloor.console import complain, out, step
 from shopfloor.errors import UserError
 
@@ -14,17 +18,22 @@ app = typer.Typer(
     name="shopfloor",
     help="An executable handbook of backend engineering: every claim in it is measured on this machine.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+kit = typer.Typer()
+
+INTERRUPTED = 130
+"""The exit code that typer gives an interrupt."""
 
 # Each command imports what it runs: the help must not wait for Sphinx and SQLAlchemy.
 
 
 @app.command()
 def start() -> None:
-    """Start the services, serve the book and measure what is not measured yet; Ctrl-C ends it all.
+    """Start everything: services, book, your files watched.
 
     Example: shopfloor start
     """
@@ -33,9 +42,11 @@ def start() -> None:
     run()
 
 
-@app.command()
+@kit.command()
 def book() -> None:
-    """Measure and build the whole book, and exit; fails on a false claim, a warning or a broken link.
+    """Measure and build the whole book, and exit.
+
+    It fails on a false claim, a warning or a broken link.
 
     Example: shopfloor book
     """
@@ -47,17 +58,64 @@ def book() -> None:
     out.print(f"Open {folder / 'index.html'} in a browser, or run: shopfloor start")
 
 
-@app.command()
+@kit.command()
 def notebooks(
     page: Annotated[str, typer.Argument(help="The chapter to open, such as data/indexing.")] = "",
 ) -> None:
-    """Open the chapters as notebooks in JupyterLab, on the services that already run or on its own.
+    """Open the chapters as notebooks in JupyterLab.
+
+    It runs on the services that are up already, or on its own.
 
     Example: shopfloor notebooks data/indexing
     """
     from shopfloor.notebooks import run  # noqa: PLC0415
 
     run(page)
+
+
+@kit.command()
+def services() -> None:
+    """Print where PostgreSQL and Valkey run.
+
+    When they do not yet, they are run until Ctrl-C.
+
+    Example: shopfloor services
+    """
+    from shopfloor.commands.running import services as run  # noqa: PLC0415
+
+    run()
+
+
+@kit.command()
+def verify(
+    address: Address = "",
+    runs: Annotated[int, typer.Option(min=1, help="How many times each verdict must be the same.")] = 20,
+    mutate: Annotated[bool, typer.Option("--mutate", help="Also change the solution and see what notices.")] = False,
+) -> None:
+    """Check the checks of one lab, or of all.
+
+    The starter must fail, the solution pass, and each shipped mistake be known for what it is.
+
+    Example: shopfloor verify data/indexing --runs 20
+    """
+    from shopfloor.gate import verify_command  # noqa: PLC0415
+
+    raise typer.Exit(verify_command(address or None, runs, mutate))
+
+
+@kit.command()
+def doctor() -> None:
+    """Look for what is wrong here, and say how to mend it.
+
+    Example: shopfloor doctor
+    """
+    from shopfloor.doctor import run  # noqa: PLC0415
+
+    raise typer.Exit(run())
+
+
+app.add_typer(learner)  # in this order they are listed
+app.add_typer(kit)
 
 
 def main() -> None:
@@ -69,9 +127,10 @@ def main() -> None:
     except UserError as error:
         complain(str(error))
         sys.exit(1)
-    except KeyboardInterrupt:
-        out.print("\nStopped.")
-        sys.exit(130)
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:
+            out.print("\nStopped.")
+        raise
 
 
 def _interrupt(_: int, __: FrameType | None) -> None:

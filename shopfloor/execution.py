@@ -11,9 +11,10 @@ import hashlib
 import json
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
+from shopfloor.disturbance import disturbed_since
 from shopfloor.errors import UserError
 from shopfloor.measure import provenance
 from shopfloor.paths import Material, material
@@ -192,7 +194,7 @@ async def _execute_lanes(
 async def _execute_page(page: Page, store: Store) -> Failure | None:
     notebook = deepcopy(page.notebook)
     notebook.cells.append(nbformat.v4.new_code_cell(_REPORT))
-    measured_at = provenance(server_versions())
+    began, measured_at = time.time(), provenance(server_versions())
     with tempfile.TemporaryDirectory(prefix="sf-") as sockets:
         # Unix sockets, since a kernel's TCP ports are chosen before it binds them and can be lost to another.
         manager = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=str(Path(sockets) / "k"))
@@ -210,6 +212,8 @@ async def _execute_page(page: Page, store: Store) -> Failure | None:
             return Failure(page, f"{page.name}: {error}")
     used = json.loads(notebook.cells.pop().outputs[0].text)
     inputs = inputs_of(page, used)
+    if disturbed_since(began):
+        measured_at = replace(measured_at, busy=True)
     notebook.metadata["shopfloor"] = {
         "inputs": inputs,
         "key": hashlib.sha256(json.dumps([inputs, measured_at.date]).encode()).hexdigest()[:16],

@@ -5,11 +5,13 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from shopfloor.databases import Size
 from shopfloor.errors import UserError
 from shopfloor.paths import material
+
+if TYPE_CHECKING:
+    from shopfloor.databases import Size  # not at run time: a hint must not wait for SQLAlchemy
 
 HINTS = 3
 
@@ -34,7 +36,7 @@ class Lab:
     title: str
     minutes: int
     read: tuple[str, ...]
-    data: Size
+    data: "Size"
     hints: tuple[str, ...]
     covers: tuple[str, ...]
 

@@ -1,29 +1,35 @@
-"""The main job: services up, the book readable at once, then measured page by page until Ctrl-C."""
+"""The main job: services up, the book readable at once and measured page by page, the learner's files watched."""
 
-import signal
+from collections.abc import Iterator
 from contextlib import ExitStack
 
-from shopfloor import book
+from shopfloor.checks.engine import Engine
 from shopfloor.console import complain, out, step
-from shopfloor.databases import ensure_template
-from shopfloor.errors import UserError
-from shopfloor.execution import Page, Store, notebook_pages
+from shopfloor.desk import Desk
+from shopfloor.measuring import Kind, News, follow, measuring
 from shopfloor.services import Services, running_services
+from shopfloor.serving import serve, site
+from shopfloor.watch import Watch, make_workspace
+from shopfloor.words import tell
 
 
 def start() -> None:
-    """Run the services and serve the book, measured on this machine, until the process is told to stop."""
-    pages, store = notebook_pages(), Store()
+    """Run the services, serve the book and watch the learner's files until the process is told to stop."""
+    desk = Desk()
+    make_workspace(desk)
     with ExitStack() as running:
         services = _start_services(running)
-        with book.exclusive(out.print):
-            with step("Book"):
-                _draw(pages, store)
-            address = running.enter_context(book.serve(book.site()))
-            out.print(f"\nThe handbook is open at [bold]{address}[/bold]\n")
-            _measure(pages, store, services)
-        out.print("\nCtrl-C stops everything.")
-        _wait()
+        news = running.enter_context(measuring())
+        with step("Book"):
+            standing = _wait_until_drawn(news)
+        address = running.enter_context(serve(site()))
+        out.print(f"\nThe handbook is open at [bold]{address}[/bold]\n")
+        tell(standing)
+        tell("Ctrl-C stops everything.")
+        watch = running.enter_context(Watch(desk, book=address))
+        engine = running.enter_context(Engine(services))
+        follow(news, lambda piece: _pass_on(piece, watch))
+        watch.run(engine)
 
 
 def _start_services(running: ExitStack) -> Services:
@@ -35,38 +41,17 @@ def _start_services(running: ExitStack) -> Services:
     return services
 
 
-def _measure(pages: list[Page], store: Store, services: Services) -> None:
-    """Execute what is not measured yet; the served book gains each page when it is done."""
-    stale = [page for page in pages if store.get(page) is None]
-    if not stale:
-        out.print("Every figure in it was measured on this machine and is up to date.")
-        return
-    out.print(f"Until {len(stale)} of its pages are measured, notes stand in place of their figures.")
-    with step("Seed data") as say:
-        ensure_template(services, "medium", progress=say)
-    done = 0
-    with step("Measuring") as say:
-
-        def page_is_done(_: Page) -> None:
-            nonlocal done
-            done += 1
-            say(f"{done} of {len(stale)} pages")
-            _draw(pages, store)
-
-        failures = book.execute_stale(pages, store, say, on_done=page_is_done)
-        say(f"{done} of {len(stale)} pages")
-    for failure in failures:
-        complain(failure)
+def _wait_until_drawn(news: Iterator[News]) -> str:
+    """Wait until there is a book to serve; return how much of it is measured, in words."""
+    for piece in news:
+        if piece.kind is Kind.DRAWN:
+            return piece.text
+        if piece.kind is Kind.WRONG:
+            complain(piece.text)
+    return "It is not drawn anew: see above."
 
 
-def _draw(pages: list[Page], store: Store) -> None:
-    """Draw the book; what is wrong with it is said, and what could be drawn is served all the same."""
-    try:
-        book.draw(pages, store)
-    except UserError as error:
-        complain(str(error))
-
-
-def _wait() -> None:
-    while True:
-        signal.pause()
+def _pass_on(piece: News, watch: Watch) -> None:
+    """What is under way is not said: the terminal is the learner's."""
+    if piece.kind is not Kind.PROGRESS:
+        watch.say(piece.text, bad=piece.kind is Kind.WRONG)

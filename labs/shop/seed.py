@@ -32,7 +32,7 @@ from sqlalchemy.sql.schema import Constraint
 from shop import binary_copy as binary
 from shop.models import Base, Category, Customer, Order, OrderItem, OrderStatus, Payment, PaymentStatus, Product, Stock
 
-SizeName = Literal["small", "medium", "large"]
+SizeName = Literal["small", "lab", "medium", "large"]
 T = TypeVar("T")
 Progress = Callable[[str], None]
 Integers = NDArray[np.int64]
@@ -134,6 +134,7 @@ class Size:
 
 SIZES: dict[SizeName, Size] = {
     "small": Size(orders=2_000, customers=100, products=500),
+    "lab": Size(orders=40_000, customers=2_000, products=2_000),  # enough that an index pays, built in a moment
     "medium": Size(orders=200_000, customers=10_000, products=5_000),
     "large": Size(orders=1_000_000, customers=50_000, products=20_000),
 }

@@ -1,25 +1,45 @@
-"""Check a learner's file: hand it to the warm process, and turn what came back into a verdict."""
+"""Check a learner's file: hand it to the warm process, and turn what came back into a verdict.
+
+Nothing that the learner's code can do outlives its check. The stage that it runs in and the checks themselves are
+copies, made for each; a warm process that it killed is started again; a database that anything was written to is
+thrown away for a new clone, which is made while the learner reads the verdict.
+"""
 
 import ast
+import contextlib
 import json
+import os
+import shutil
 import socket
 import sys
+import tempfile
+import threading
 import time
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
+
+import psutil
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from shopfloor import databases
 from shopfloor.checks.say import Finding
 from shopfloor.labs import Lab
 from shopfloor.paths import material
 from shopfloor.services import Services
-from shopfloor.services.process import start_child
-from shopfloor.stages import build_with
+from shopfloor.services.process import Child, ChildError, log_tail, start_child
 
 SECONDS = 20.0
+"""How long the checks of one file may take."""
+
 WARM_UP_SECONDS = 30.0
+MARGIN_SECONDS = 5.0
+LONGEST_FILE = 2**20
 
 
 @dataclass(frozen=True)
@@ -29,143 +49,407 @@ class Verdict:
     Attributes:
         address: of the lab.
         passed: every check ran and was satisfied. Nothing else is a pass.
-        checks: how many checks there are, and how many were satisfied.
+        checks: how many checks there are; 0 when it did not come so far.
+        satisfied: how many of them were.
         failed: the title of the first check that was not.
         finding: what that check did, got and expected.
         diagnosis: what the mistake is, when the check knows it.
         story: what happened, when the file could not be judged at all.
         trace: where, for whoever asks.
+        printed: the first of what the learner's code printed.
+        printed_bytes: how much it printed in all.
         seconds: from the request to the verdict.
     """
 
     address: str
-    passed: bool
-    checks: int
-    satisfied: int
-    failed: str
-    finding: Finding | None
-    diagnosis: str
-    story: str
-    trace: str
-    seconds: float
+    passed: bool = False
+    checks: int = 0
+    satisfied: int = 0
+    failed: str = ""
+    finding: Finding | None = None
+    diagnosis: str = ""
+    story: str = ""
+    trace: str = ""
+    printed: str = ""
+    printed_bytes: int = 0
+    seconds: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
+        """The fields, the finding's among them."""
         return asdict(self)
 
 
 class Engine:
-    """The warm process and the databases that checks run on. Use it as a context manager.
+    """The warm process and the databases that checks run on. Use it as a context manager, from any thread.
 
     Args:
         services: where the databases are made.
+        seconds: how long the checks of one file may take.
+        state: where its own folder is made; that of this working copy when None.
     """
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, *, seconds: float = SECONDS, state: Path | None = None) -> None:
         self._services = services
+        self._seconds = seconds
+        self._state = state or material().state
+        self._turn = threading.Lock()
         self._running = ExitStack()
-        self._databases: dict[str, databases.Database] = {}
-        self._address: tuple[str, int] = ("127.0.0.1", 0)
 
     def __enter__(self) -> Self:
-        listener = self._running.enter_context(socket.create_server(("127.0.0.1", 0)))
-        self._address = listener.getsockname()
-        command = [sys.executable, "-m", "shopfloor.checks.warm", str(listener.fileno())]
-        log = material().state / "logs" / "checks.log"
-        self._running.enter_context(start_child(command, log=log, pass_fds=[listener.fileno()]))
+        self._folder = self._running.enter_context(_own_folder(self._state))
+        self._databases = self._running.enter_context(Databases(self._services))
+        self._warm = self._running.enter_context(WarmProcess(self._folder / "warm.log"))
+        self._checks = Checks()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._running.close()
 
+    @property
+    def warm_pid(self) -> int | None:
+        """The warm process, whose descendants all others of a check are."""
+        return self._warm.pid
+
     def check(self, lab: Lab, file: Path) -> Verdict:
         """Check `file` as the answer to `lab`.
 
         It is read once: what is saved meanwhile is the next check's.
+
+        Raises:
+            UserError: there is no database to check it on.
         """
-        began = time.monotonic()
-        try:
-            content = file.read_bytes()
-        except FileNotFoundError:
-            return _broken(lab, began, f"{file} is not there. Bring it back: shopfloor reset {lab.address}")
-        except OSError as error:
-            return _broken(lab, began, f"{file} cannot be read: {error.strerror}.")
-        if problem := _unreadable(content):
-            return _broken(lab, began, problem)
-        told = self._ask(lab, build_with({lab.address: content}).path)
-        verdict = _verdict(lab, told, began)
-        if verdict.story:
-            self._forget_database(lab)  # whatever a broken run left in it
-        return verdict
+        with self._turn:
+            began = time.monotonic()
+            try:
+                content = file.read_bytes()
+            except FileNotFoundError:
+                story = f"{file} is not there. Bring it back: shopfloor reset {lab.address}"
+            except OSError as error:
+                story = f"{file} cannot be read: {error.strerror}."
+            else:
+                story = _unreadable(content)
+            fields = {"story": story} if story else self._judged(lab, content)
+            return Verdict(lab.address, **fields, seconds=time.monotonic() - began)
 
-    def _ask(self, lab: Lab, stage: Path) -> dict[str, Any]:
-        request = {
-            "tests": str(lab.tests),
-            "stage": str(stage),
-            "database_url": self._database(lab).url,
-            "redis_url": self._services.redis_url,
-            "seconds": SECONDS,
-        }
-        timeout = SECONDS + WARM_UP_SECONDS
+    def _judged(self, lab: Lab, content: bytes) -> dict[str, Any]:
+        """The fields of a verdict on a file that Python can read."""
         with (
-            socket.create_connection(self._address, timeout=timeout) as connection,
-            connection.makefile("rwb") as stream,
+            tempfile.TemporaryDirectory(dir=self._folder, ignore_cleanup_errors=True) as folder,
+            self._checks.of(lab) as checks,
+            self._databases.one(lab.data) as database,
         ):
-            stream.write((json.dumps(request) + "\n").encode())
-            stream.flush()
-            answer = stream.readline()
-        return dict(json.loads(answer)) if answer else {"results": [], "complete": False}
+            tests = Path(folder, lab.tests.name)
+            tests.write_bytes(checks)
+            request = {
+                "tests": str(tests),
+                "stage": str(_lay_out(lab, content, Path(folder, "stage"))),
+                "database_url": database.url,
+                "redis_url": self._services.redis_url,
+                "seconds": self._seconds,
+            }
+            told = self._warm.ask(request, self._seconds + MARGIN_SECONDS)
+        return _fields(lab, told, self._seconds, self._warm.log())
 
-    def _database(self, lab: Lab) -> databases.Database:
-        if lab.data not in self._databases:
-            clone = databases.clone(self._services, lab.data)
-            self._databases[lab.data] = self._running.enter_context(clone)
-        return self._databases[lab.data]
 
-    def _forget_database(self, lab: Lab) -> None:
-        if database := self._databases.pop(lab.data, None):
-            database.close()
+class Checks:
+    """The labs' test files, as they were while no learner's code ran.
+
+    What changes in a test file during a check may be the learner's doing, and is not used. It is left alone on disk,
+    for it may just as well be its author's.
+    """
+
+    def __init__(self) -> None:
+        self._used: dict[Path, bytes] = {}
+        self._left: dict[Path, bytes | None] = {}
+
+    @contextlib.contextmanager
+    def of(self, lab: Lab) -> Iterator[bytes]:
+        """The content of a lab's test file, for the time of a check."""
+        now = _content(lab.tests)
+        if now is not None and now != self._left.get(lab.tests):
+            self._used[lab.tests] = now
+        try:
+            yield self._used.get(lab.tests, b"")
+        finally:
+            self._left[lab.tests] = _content(lab.tests)
+
+
+class Databases:
+    """A database with seed data of each size, as good as new for each check."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._ready: dict[databases.Size, Future[_Fresh]] = {}
+        self._worker = ThreadPoolExecutor(1, "databases")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._worker.shutdown()
+        for future in self._ready.values():
+            if not future.exception():
+                future.result().database.close()
+
+    @contextlib.contextmanager
+    def one(self, size: databases.Size) -> Iterator[databases.Database]:
+        """A database for one check. If the check wrote to it, it is replaced afterwards, while no one waits.
+
+        Raises:
+            UserError: there can be none.
+        """
+        future = self._ready.pop(size, None) or self._worker.submit(self._new, size)
+        fresh = future.result()
+        try:
+            yield fresh.database
+        finally:
+            self._ready[size] = self._worker.submit(self._as_new, fresh, size)
+
+    def _new(self, size: databases.Size) -> "_Fresh":
+        database = databases.clone(self._services, size)
+        return _Fresh(database, _state(database))
+
+    def _as_new(self, used: "_Fresh", size: databases.Size) -> "_Fresh":
+        with contextlib.suppress(DBAPIError):  # whatever was done to it
+            if _state(used.database) == used.state:
+                return used
+        used.database.close()
+        return self._new(size)
+
+
+@dataclass(frozen=True)
+class _Fresh:
+    """A database, and the state that it has as long as nobody has written to it."""
+
+    database: databases.Database
+    state: str
+
+
+def _state(database: databases.Database) -> str:
+    """What changes when anyone writes to a database. Ends its other sessions, for only then have all been counted."""
+    with database.engine.connect() as connection:
+        connection.execute(text(_END_SESSIONS))
+        return str(connection.scalar(text(_STATE)))
+
+
+# One that a killed program has left behind may also wait, and hold locks.
+_END_SESSIONS = """
+SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+"""
+# The rows written to each table, also by transactions that were rolled back: their room is taken. Then the files and
+# the definitions: an index that was created and rolled back is not among them.
+_STATE = """
+SELECT concat_ws(' ',
+    (SELECT sum(pg_stat_get_tuples_inserted(oid) + pg_stat_get_tuples_updated(oid) + pg_stat_get_tuples_deleted(oid)
+                + pg_stat_get_analyze_count(oid) + pg_stat_get_vacuum_count(oid))
+     FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace),
+    (SELECT md5(string_agg(concat_ws(':', oid, relfilenode, relname), ' ' ORDER BY oid))
+     FROM pg_class WHERE oid >= 16384),
+    (SELECT sum(pg_sequence_last_value(seqrelid)) FROM pg_sequence),
+    (SELECT count(*) FROM pg_attribute), (SELECT count(*) FROM pg_constraint), (SELECT count(*) FROM pg_trigger),
+    (SELECT count(*) FROM pg_proc), (SELECT count(*) FROM pg_rewrite), (SELECT count(*) FROM pg_db_role_setting))
+"""
+
+
+@dataclass
+class Told:
+    """What the judge told, and how it ended.
+
+    Attributes:
+        records: see `shopfloor.checks.judge.judge`.
+        late: it was stopped because it took too long.
+        signal: what ended the process that judges; 0 when it ended by itself.
+        warm_ended: the process that it was forked from ended.
+    """
+
+    records: list[dict[str, Any]] = field(default_factory=list)
+    late: bool = False
+    signal: int = 0
+    warm_ended: bool = False
+
+
+class WarmProcess:
+    """The process that forks judges: see `shopfloor.checks.warm`. It is started again when it has ended."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._resources = ExitStack()
+        self._child: Child | None = None
+
+    def __enter__(self) -> Self:
+        self._start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process; None when it was ended and not started again."""
+        return self._child.pid if self._child else None
+
+    def ask(self, request: dict[str, Any], timeout: float) -> Told:
+        """Have a judge do what the request says.
+
+        Raises:
+            ChildError: the process does not start.
+        """
+        if self._child is None or self._child.poll() is not None:
+            self._stop()
+            self._start()
+        if not self._is_ready:
+            self._wait_until_ready()
+        try:
+            self._stream.write((json.dumps(request) + "\n").encode())
+            self._stream.flush()
+            told = self._line(timeout)
+        except (OSError, EOFError):
+            self._stop()
+            return Told(warm_ended=True)
+        return Told(told["told"], told["late"], told["signal"])
+
+    def log(self) -> str:
+        """The end of what it has to say of itself."""
+        return log_tail(self._log, 30)
+
+    def _start(self) -> None:
+        self._connection, other = socket.socketpair()
+        self._resources.enter_context(self._connection)
+        self._stream = self._resources.enter_context(self._connection.makefile("rwb"))
+        self._is_ready = False
+        with other:
+            command = [sys.executable, "-m", "shopfloor.checks.warm", str(other.fileno())]
+            self._child = start_child(command, log=self._log, pass_fds=[other.fileno()], grace=1)
+        self._resources.callback(self._child.stop)
+
+    def _wait_until_ready(self) -> None:
+        try:
+            self._line(WARM_UP_SECONDS)
+        except (OSError, EOFError):
+            self._stop()
+            raise ChildError(f"The process that runs the checks did not start. Its log:\n{self.log()}") from None
+        self._is_ready = True
+
+    def _line(self, timeout: float) -> dict[str, Any]:
+        self._connection.settimeout(timeout)
+        line = self._stream.readline()
+        if not line.endswith(b"\n"):
+            raise EOFError
+        return dict(json.loads(line))
+
+    def _stop(self) -> None:
+        self._child = None
+        with contextlib.suppress(OSError):  # what could not be written to it any more
+            self._resources.close()
+
+
+@contextlib.contextmanager
+def _own_folder(state: Path) -> Iterator[Path]:
+    """A folder for this engine's copies; those of processes that were killed are removed."""
+    parent = state / "checks"
+    parent.mkdir(parents=True, exist_ok=True)
+    for folder in parent.iterdir():
+        if not psutil.pid_exists(int(folder.name.partition("-")[0])):
+            shutil.rmtree(folder, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=f"{os.getpid()}-", ignore_cleanup_errors=True) as folder_name:
+        yield Path(folder_name)
+
+
+def _lay_out(lab: Lab, content: bytes, stage: Path) -> Path:
+    """The naive shop with this content for the lab's file, as a copy. What is compiled already comes along."""
+    shutil.copytree(material().labs / "shop", stage / "shop")
+    file = stage / "shop" / lab.file
+    for compiled in file.parent.glob(f"__pycache__/{file.stem}.*"):
+        compiled.unlink()
+    file.write_bytes(content)
+    return stage
+
+
+def _content(file: Path) -> bytes | None:
+    try:
+        return file.read_bytes()
+    except OSError:
+        return None
 
 
 def _unreadable(content: bytes) -> str:
+    if len(content) > LONGEST_FILE:
+        return f"The file is longer than {LONGEST_FILE // 2**20} MB."
     try:
-        ast.parse(content)
+        with warnings.catch_warnings(action="ignore"):
+            ast.parse(content)
     except SyntaxError as error:
-        line = f"\n\n    {error.text.strip()}" if error.text else ""
-        return f"Python cannot read the file: {error.msg} (line {error.lineno}).{line}"
-    except ValueError as error:  # null bytes
+        return f"Python cannot read the file: {error.msg} (line {error.lineno}).{_pointed_at(error)}"
+    except (ValueError, RecursionError, MemoryError) as error:  # null bytes; nested too deeply
         return f"Python cannot read the file: {error}."
     return ""
 
 
-def _verdict(lab: Lab, told: dict[str, Any], began: float) -> Verdict:
-    results = told["results"]
+def _pointed_at(error: SyntaxError) -> str:
+    """The line, with a mark under the place."""
+    if not error.text:
+        return ""
+    line = error.text.rstrip().expandtabs(1)
+    bare = line.lstrip()
+    place = max(0, (error.offset or 1) - 1 - (len(line) - len(bare)))
+    return f"\n\n    {bare}\n    {' ' * place}^"
+
+
+def _fields(lab: Lab, told: Told, seconds: float, log: str) -> dict[str, Any]:
+    """Of a verdict."""
+    checks = [check for record in told.records for check in record.get("checks", ())]
+    results = [record["result"] for record in told.records if "result" in record]
+    end = next((record for record in told.records if "end" in record), {})
     failed = next((result for result in results if not result["passed"]), None)
-    finding = Finding(**failed["finding"]) if failed and "finding" in failed else None
-    story = str(failed.get("story", "")) if failed else ""
-    if told.get("late"):
-        story = f"The checks were not done after {SECONDS:.0f} s and were stopped: does something loop or wait?"
-    elif not told["complete"] and not story:
+    satisfied = {result["check"] for result in results if result["passed"]}
+    satisfied -= {result["check"] for result in results if not result["passed"]}
+    fields = {
+        "passed": end.get("end") == 0 and failed is None and 0 < len(checks) == len(satisfied),
+        "checks": len(checks),
+        "satisfied": len(satisfied),
+        "printed": end.get("printed", ""),
+        "printed_bytes": end.get("printed_bytes", 0),
+    }
+    if failed:
+        return fields | _failure(lab, failed)
+    return fields if fields["passed"] else fields | _collapse(told, checks, results, seconds, log)
+
+
+def _failure(lab: Lab, failed: dict[str, Any]) -> dict[str, Any]:
+    """What a check said that was not satisfied."""
+    finding = Finding(**failed["finding"]) if "finding" in failed else None
+    return {
+        "failed": failed["title"],
+        "finding": finding,
+        "diagnosis": diagnosis(lab, finding.mistake) if finding and finding.mistake else "",
+        "story": failed.get("story", ""),
+        "trace": failed.get("trace", ""),
+    }
+
+
+def _collapse(
+    told: Told, checks: list[dict[str, Any]], results: list[dict[str, Any]], seconds: float, log: str
+) -> dict[str, Any]:
+    """Why the checks did not come to their end, although none of them failed."""
+    done = {result["check"] for result in results}
+    at = next((check["title"] for check in checks if check["check"] not in done), "")
+    broken = next((record["broken"] for record in told.records if "broken" in record), "")
+    culprit = "Does the file end processes that are not its own?"
+    if broken or (told.records and not checks):
+        story = "The checks themselves are broken. That is a defect of the kit, not of the file."
+    elif told.late:
+        story = f"The checks were not done after {seconds:.0f} s, and were stopped. Does something loop or wait?"
+    elif told.signal:
+        story = f"The process that judges was ended by signal {told.signal}. {culprit}"
+    elif told.warm_ended:
+        story = f"The process that runs the checks was ended. {culprit}"
+    else:
         story = "The checks broke off before they were done. That is no pass."
-    return Verdict(
-        address=lab.address,
-        passed=bool(told["complete"]) and failed is None,
-        checks=len(results),
-        satisfied=sum(bool(result["passed"]) for result in results),
-        failed=str(failed["title"]) if failed else "",
-        finding=finding,
-        diagnosis=diagnosis(lab, finding.mistake) if finding and finding.mistake else "",
-        story=story,
-        trace=str(failed.get("trace", "")) if failed else "",
-        seconds=time.monotonic() - began,
-    )
+    return {"failed": at, "story": story, "trace": broken or log}
 
 
 def diagnosis(lab: Lab, mistake: str) -> str:
     """What a mistake is, what it does in production and where to read: the first docstring of its shipped file."""
-    source = lab.mistakes[mistake].read_text(encoding="utf-8")
-    return ast.get_docstring(ast.parse(source)) or ""
-
-
-def _broken(lab: Lab, began: float, story: str) -> Verdict:
-    return Verdict(lab.address, False, 0, 0, "", None, "", story, "", time.monotonic() - began)
+    file = lab.mistakes.get(mistake)
+    return (ast.get_docstring(ast.parse(file.read_bytes())) or "") if file else ""

@@ -8,22 +8,30 @@ import http.client
 import json
 import os
 import re
-from collections.abc import Iterator
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import psycopg
 import pytest
 from sqlalchemy import Connection, create_engine, text
-from sqlalchemy.exc import DBAPIError
 
-from shopfloor.checks.learner import Learner, LearnerFailed, learner
-from shopfloor.checks.say import NotRight
+from shopfloor.checks.learner import Learner, LearnerFailed, Output, learner
+from shopfloor.checks.say import NotRight, wrong
 from shopfloor.checks.wire import Recorder, Statement, recording
 from shopfloor.plans import Plan, explain
 
 ANSWER_SECONDS = 5.0
+LARGEST_ANSWER = 16 * 2**20
+# As `shop.database.create_indexes` wants it, which a learner's file cannot be asked: with a name.
+CREATE_INDEX = re.compile(
+    r"(\s|--[^\n]*\n)*CREATE\s+(UNIQUE\s+)?INDEX\s+(IF\s+NOT\s+EXISTS\s+)?\w+\s+ON\s", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,11 @@ class Shop:
     def __init__(self, port: int, recorder: Recorder, process: Learner) -> None:
         self._port, self._recorder, self._process = port, recorder, process
 
+    @property
+    def output(self) -> str:
+        """The first of what the shop has printed, its log and its tracebacks among it: as the learner's claim."""
+        return self._process.printed.text
+
     def get(self, path: str, **query: Any) -> Answer:
         """Ask, and read off the wire what the shop asks the database meanwhile.
 
@@ -81,51 +94,84 @@ class Shop:
         try:
             connection.request("GET", address)
             response = connection.getresponse()
-            body = response.read()
+            body = _body(response)
         except TimeoutError:
             raise LearnerFailed(f"GET {address} had no answer after {ANSWER_SECONDS:.0f} s: does it loop?") from None
         except (OSError, http.client.HTTPException) as error:
+            fate = self._process.fate() or "Does the file call sys.exit in a request?"
             raise LearnerFailed(
-                f"GET {address} broke off ({type(error).__name__}): the shop's process ended."
+                f"GET {address} had no answer: the connection broke off ({type(error).__name__}). {fate}"
             ) from None
         finally:
             connection.close()
         return Answer(f"GET {address}", response.status, _json(body), self._recorder.statements)
 
 
+def _body(response: http.client.HTTPResponse) -> bytes:
+    """Read it, but not for ever.
+
+    Raises:
+        TimeoutError: it goes on and on.
+        LearnerFailed: it is too large.
+    """
+    body, deadline = b"", time.monotonic() + ANSWER_SECONDS
+    while data := response.read1(65536):
+        body += data
+        if len(body) > LARGEST_ANSWER:
+            raise LearnerFailed(f"The shop's answer is larger than {LARGEST_ANSWER // 2**20} MB.")
+        if time.monotonic() > deadline:
+            raise TimeoutError
+    return body
+
+
 def _json(body: bytes) -> Any:
     try:
         return json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return body.decode(errors="replace")
 
 
-class Judge:
-    """The plugin: gives checks their fixtures, and keeps what came of each."""
+Tell = Callable[[Mapping[str, Any]], None]
 
-    def __init__(self, task: Task) -> None:
+
+class Judge:
+    """The plugin: gives checks their fixtures, and tells what came of each."""
+
+    def __init__(self, task: Task, tell: Tell) -> None:
         self.task = task
-        self.results: list[dict[str, Any]] = []
-        self.collected = 0
+        self.printed = Output()
+        self._tell = tell
+
+    def pytest_configure(self, config: pytest.Config) -> None:
+        """Have traces short: to read the source of every frame takes a tenth of a second."""
+        config.option.tbstyle = "native"
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Tell of checks that cannot even be collected."""
+        if report.failed:
+            self._tell({"broken": report.longreprtext})
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Know how many checks there are, so that none can go missing."""
-        self.collected = len(session.items)
+        """Tell which checks there are, so that none can go missing."""
+        self._tell({"checks": [{"check": _name(item), "title": _title(item)} for item in session.items]})
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-        """Keep the outcome of a check: of its body, or of a fixture that failed."""
+        """Tell the outcome of a check: of its body, or of a fixture that failed. Without a learner's process, stop."""
         outcome: Any = yield
         report = outcome.get_result()
+        error = call.excinfo.value if call.excinfo else None
         if report.when == "call" or report.failed:
-            self.results.append(_result(item, report, call.excinfo.value if call.excinfo else None))
+            self._tell({"result": _result(item, report, error)})
+        if isinstance(error, LearnerFailed):
+            item.session.shouldstop = "nothing is left to check"
 
     @pytest.fixture(scope="session")
     def shop(self) -> Iterator[Shop]:
         """The learner's shop, served; its statements are read off the wire."""
         with recording(self.task.database_url) as recorder:
-            environment = _environment(recorder.url, self.task.redis_url)
-            with learner(self.task.stage, "serve", environment) as process:
+            environment = _environment(DATABASE_URL=recorder.url, REDIS_URL=self.task.redis_url)
+            with learner(self.task.stage, "serve", environment, self.printed) as process:
                 shop = Shop(int(process.told["port"]), recorder, process)
                 shop.get("/readyz")  # connecting asks the server some things that are no page's fault
                 yield shop
@@ -141,20 +187,24 @@ class Judge:
     @pytest.fixture(scope="session")
     def declared(self) -> list[str]:
         """The statements that the learner's `INDEXES` holds."""
-        environment = _environment(self.task.database_url, self.task.redis_url)
-        with learner(self.task.stage, "indexes", environment) as process:
+        with learner(self.task.stage, "indexes", _environment(), self.printed) as process:
             told = process.told["indexes"]
         if not isinstance(told, list) or not all(isinstance(statement, str) for statement in told):
             raise LearnerFailed(f"INDEXES must be a tuple of strings, one CREATE INDEX statement each; it is {told!r}.")
         return told
 
     @pytest.fixture(scope="session")
-    def tables(self, declared: list[str]) -> Iterator["Tables"]:
+    def refusals(self) -> dict[str, str]:
+        """The mistakes that show in PostgreSQL's refusing an index, by SQLSTATE. A lab's test file says its own."""
+        return {}
+
+    @pytest.fixture(scope="session")
+    def tables(self, declared: list[str], refusals: dict[str, str]) -> Iterator["Tables"]:
         """The tables with the declared indexes, in a transaction that is rolled back after the last check."""
         engine = create_engine(self.task.database_url)
         with engine.connect() as connection, connection.begin() as transaction:
             for statement in declared:
-                _create(connection, statement)
+                _create(connection, statement, refusals)
             yield Tables(connection, declared)
             transaction.rollback()
         engine.dispose()
@@ -165,7 +215,8 @@ class Index:
     """An index as PostgreSQL describes it.
 
     Attributes:
-        keys: its key columns or expressions in order, as text, with ` DESC` where so.
+        keys: its key columns or expressions in order, as text, with ` DESC` where so, and ` NULLS LAST` or
+            ` NULLS FIRST` where that is not the direction's own.
         included: the columns it carries besides.
         condition: of a partial index, else empty.
     """
@@ -219,7 +270,7 @@ _INDEXES = """
 SELECT index.relname AS name, indexed.relname AS table_name, method.amname AS method,
        indisunique AS is_unique, pg_relation_size(index.oid) AS bytes,
        ARRAY(SELECT pg_get_indexdef(index.oid, place, true)
-                    || CASE WHEN indoption[place - 1] & 1 = 1 THEN ' DESC' ELSE '' END
+                    || (ARRAY['', ' DESC NULLS LAST', ' NULLS FIRST', ' DESC'])[1 + indoption[place - 1]]
              FROM generate_series(1, indnkeyatts) AS place) AS keys,
        ARRAY(SELECT pg_get_indexdef(index.oid, place, true)
              FROM generate_series(indnkeyatts + 1, indnatts) AS place) AS included,
@@ -235,58 +286,90 @@ ORDER BY name
 """
 
 
-def _create(connection: Connection, statement: str) -> None:
+def _create(connection: Connection, statement: str, refusals: Mapping[str, str]) -> None:
     """Create an index.
 
     Raises:
-        LearnerFailed: it is no statement of that kind, or PostgreSQL refuses it.
+        NotRight: PostgreSQL refuses it for a reason that is a known mistake.
+        LearnerFailed: it is no statement of that kind, or PostgreSQL refuses it otherwise.
     """
-    if not re.match(r"(\s|--[^\n]*\n)*CREATE\s+(UNIQUE\s+)?INDEX\s", statement, re.IGNORECASE):
+    if not CREATE_INDEX.match(statement):
         raise LearnerFailed(f"INDEXES holds what is not of the form CREATE INDEX name ON ...: {statement!r}")
+    driver: Any = connection.connection.driver_connection
+    words = " ".join(statement.split())
     try:
         with connection.begin_nested():
-            connection.exec_driver_sql(statement)
-    except DBAPIError as error:
-        refusal = str(error.orig).splitlines()[0]
-        raise LearnerFailed(f"PostgreSQL refuses this statement: {' '.join(statement.split())}\n{refusal}") from None
+            driver.execute(statement, prepare=True)  # which takes one statement: no SET rides along behind it
+    except psycopg.Error as error:
+        refusal = error.diag.message_primary or str(error)
+        if mistake := refusals.get(error.sqlstate or ""):
+            wrong(
+                mistake,
+                did=words,
+                got=f"{refusal}: {error.diag.message_detail}",
+                expected="an index that the rows allow",
+            )
+        raise LearnerFailed(f"PostgreSQL refuses this statement: {words}\n{refusal}") from None
 
 
-def judge(task: Task) -> dict[str, Any]:
-    """Run the checks of a task, in this process, and tell what came of each.
+def judge(task: Task, tell: Tell) -> None:
+    """Run the checks of a task, in this process.
 
-    Returns:
-        `results`, a list with an entry for each check that ran, and `complete`: whether all of them did.
+    Args:
+        task: what to judge.
+        tell: told `checks`, all there are; the `result` of each that ran; at the `end` how pytest ended, and
+            what was printed; and what is `broken`, if the checks themselves are. Only with all of these is it complete.
     """
-    plugin = Judge(task)
+    plugin = Judge(task, tell)
+    code = _run_pytest(task.tests, plugin)
+    tell({"end": code, "printed": plugin.printed.text, "printed_bytes": plugin.printed.size})
+
+
+def warm_up() -> None:
+    """Have pytest import what it imports when it runs."""
+    with tempfile.TemporaryDirectory() as folder:
+        tests = Path(folder, "test_nothing.py")
+        tests.write_text("def test_nothing():\n    pass\n")
+        _run_pytest(tests)
+
+
+PYTEST = ("--capture=no", "--assert=plain", "--import-mode=importlib", "-c", os.devnull)
+NOT_NEEDED = (
+    "cacheprovider", "terminal", "faulthandler", "junitxml", "doctest", "unittest", "threadexception",
+    "logging",  # takes the log of the forked shop as well, so that Flask would print no traceback
+)  # fmt: skip
+
+
+def _run_pytest(tests: Path, *plugins: object) -> int:
+    """Run a file of tests as it would run anywhere, whatever this user's environment says to pytest."""
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-    arguments = [
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:terminal",
-        "-c",
-        os.devnull,
-        "--rootdir",
-        str(task.tests.parent),
-    ]
-    code = pytest.main([*arguments, str(task.tests)], plugins=[plugin])
-    complete = code in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED} and 0 < plugin.collected <= len(
-        plugin.results
-    )
-    return {"results": plugin.results, "complete": complete}
+    for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS"):
+        os.environ.pop(name, None)
+    sys.dont_write_bytecode = True
+    without = [argument for name in NOT_NEEDED for argument in ("-p", f"no:{name}")]
+    return int(pytest.main([*PYTEST, *without, "--rootdir", str(tests.parent), str(tests)], plugins=list(plugins)))
+
+
+def _name(item: pytest.Item) -> str:
+    """Unlike any other's in its file."""
+    return item.nodeid.partition("::")[2]
+
+
+def _title(item: pytest.Item) -> str:
+    return (item.obj.__doc__ or item.name).strip().splitlines()[0]  # type: ignore[attr-defined]  # a Function has it
 
 
 def _result(item: pytest.Item, report: pytest.TestReport, error: BaseException | None) -> dict[str, Any]:
-    title = (item.obj.__doc__ or item.name).strip().splitlines()[0]  # type: ignore[attr-defined]  # a Function has it
-    result: dict[str, Any] = {"check": item.name, "title": title, "passed": report.passed}
+    result: dict[str, Any] = {"check": _name(item), "title": _title(item), "passed": report.passed}
     if isinstance(error, NotRight):
         result["finding"] = error.finding.as_dict()
     elif isinstance(error, LearnerFailed):
         result |= {"story": error.story, "trace": error.trace}
     elif error is not None:
-        result |= {"story": f"{type(error).__name__}: {error}", "trace": report.longreprtext}
+        story = f"This check could not be finished. {type(error).__name__}: {error}"
+        result |= {"story": story, "trace": report.longreprtext}
     return result
 
 
-def _environment(database_url: str, redis_url: str) -> dict[str, str]:
-    return {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "PATH": os.environ.get("PATH", ""), "TZ": "UTC"}
+def _environment(**urls: str) -> dict[str, str]:
+    return {"PATH": os.environ.get("PATH", ""), "TZ": "UTC", **urls}

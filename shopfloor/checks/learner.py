@@ -1,11 +1,17 @@
 """The process that the learner's file runs in, and nothing that judges it.
 
-It is forked from a warm process, limited in memory and processor time, and killed with everything that it
-started when the checks end. It is believed nothing but what can be seen from outside.
+It is forked from a warm process, limited in memory, processor time, files and output, and killed with everything
+that it started when the checks end. It is believed nothing but what can be seen from outside.
+
+It protects from accidents and from tricks, not from an enemy: the process has the rights of the user who runs the
+checks. With those it can kill any process of that user's or change any file of theirs, also the kit's; as root it can
+write into the judge's memory. Where the system has no procfs or no way to adopt orphans (macOS), a process that it
+forked away into a session of its own is not found; its group is killed everywhere.
 """
 
 import contextlib
 import json
+import logging
 import os
 import resource
 import select
@@ -21,12 +27,17 @@ from typing import Any
 
 from werkzeug.serving import make_server
 
-from shopfloor.services.watchdog import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, prctl, send, sweep
+from shopfloor.services.watchdog import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, prctl, send
 
-EXTRA_MEMORY = 512 * 2**20
+MEGABYTE = 2**20
+EXTRA_MEMORY = 512 * MEGABYTE
+LARGEST_FILE = 64 * MEGABYTE
+OPEN_FILES = 200
 PROCESSOR_SECONDS = 10
 LOAD_SECONDS = 6.0
-KEPT_OUTPUT = 4_000
+LONGEST_REPORT = MEGABYTE
+KEPT_OUTPUT = 20_000  # a traceback through SQLAlchemy, or two
+MOST_OUTPUT = 16 * MEGABYTE
 
 
 class LearnerFailed(Exception):  # noqa: N818 - the learner's code did
@@ -39,122 +50,204 @@ class LearnerFailed(Exception):  # noqa: N818 - the learner's code did
 
 
 @dataclass
+class Output:
+    """What the learner's processes printed: the first of it is kept, all is counted."""
+
+    size: int = 0
+    _first: bytearray = field(default_factory=bytearray)
+
+    def keep(self, data: bytes) -> None:
+        """Take more of it."""
+        self.size += len(data)
+        self._first += data[: KEPT_OUTPUT - len(self._first)]
+
+    @property
+    def text(self) -> str:
+        """The first of it."""
+        return self._first.decode(errors="replace")
+
+
+@dataclass
 class Learner:
     """The running process.
 
     Attributes:
         pid: of the process, which leads its own session.
+        printed: where what it prints is kept.
         told: what it reported once it was ready: unverified.
     """
 
     pid: int
-    told: dict[str, Any]
-    _output: list[bytes] = field(default_factory=list)
-    printed: int = 0
+    printed: Output
+    told: dict[str, Any] = field(default_factory=dict)
+    _flooded: bool = False
+    _status: int | None = None
 
-    @property
-    def output(self) -> str:
-        """The first of what it printed."""
-        return b"".join(self._output)[:KEPT_OUTPUT].decode(errors="replace")
+    def drain(self, source: int) -> None:
+        """Keep what it prints until nobody can print any more; kill it when that is too much."""
+        with open(source, "rb", buffering=0) as stream:
+            while data := stream.read(65536):
+                self.printed.keep(data)
+                if self.printed.size > MOST_OUTPUT and not self._flooded:
+                    self._flooded = True
+                    self.kill()
 
-    def keep(self, data: bytes) -> None:
-        """Take what it printed; only the first is kept, all is counted."""
-        if self.printed < KEPT_OUTPUT:
-            self._output.append(data)
-        self.printed += len(data)
+    def kill(self) -> None:
+        """End it and its group."""
+        if self._status is None:  # else the number may be another's by now
+            send(self.pid, signal.SIGKILL, group=True)
+
+    def wait(self) -> None:
+        """Wait for its end."""
+        if self._status is None:
+            self._status = os.waitpid(self.pid, 0)[1]
+
+    def fate(self, patience: float = 0.5) -> str:
+        """How it ended, as a sentence; empty if it still runs after `patience` seconds."""
+        deadline = time.monotonic() + patience
+        while self._status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self._status = status
+            elif time.monotonic() > deadline:
+                return ""
+            else:
+                time.sleep(0.005)
+        code = os.waitstatus_to_exitcode(self._status)
+        if self._flooded:
+            return f"It had printed more than {MOST_OUTPUT // MEGABYTE} MB, and was stopped: does a loop print?"
+        if code == -signal.SIGXCPU:
+            return f"It had used {PROCESSOR_SECONDS} s of processor time, and was stopped: does something loop?"
+        if code < 0:
+            return f"Its process was ended by signal {-code} ({signal.strsignal(-code)})."
+        return f"It ended its own process (os._exit, exit code {code})."
+
+
+_running: set[int] = set()
 
 
 @contextlib.contextmanager
-def learner(stage: Path, task: str, environment: dict[str, str]) -> Iterator[Learner]:
+def learner(stage: Path, task: str, environment: dict[str, str], printed: Output) -> Iterator[Learner]:
     """Run the learner's shop in a process of its own while the block runs.
 
     Args:
         stage: the folder that holds `shop/`.
         task: `serve`, to serve it by HTTP; `indexes`, to tell what `shop.data.indexing` declares.
         environment: what the shop sees.
+        printed: gets what it prints.
 
     Raises:
         LearnerFailed: it did not get ready.
     """
-    prctl(PR_SET_CHILD_SUBREAPER, 1)  # whatever it forks away comes to this process, and is swept
+    prctl(PR_SET_CHILD_SUBREAPER, 1)  # whatever it forks away comes to this process, and is killed
     report, told = os.pipe()
-    printed, output = os.pipe()
+    source, output = os.pipe()
+    judge = os.getpid()
     pid = os.fork()
     if pid == 0:
-        _become(stage, task, environment, told, output)
+        _become(stage, task, environment, judge=judge, told=told, output=output)
     os.close(told)
     os.close(output)
-    running = Learner(pid, {})
-    reader = threading.Thread(target=_drain, args=(printed, running), daemon=True)
+    running = Learner(pid, printed)
+    _running.add(pid)
+    reader = threading.Thread(target=running.drain, args=(source,), daemon=True)
     reader.start()
     try:
-        running.told = _wait_for_report(report)
+        running.told = _wait_for_report(running, report)
         yield running
     finally:
-        send(pid, signal.SIGKILL, group=True)
-        sweep(pid)
         os.close(report)
-        reader.join(1)
+        running.kill()
+        running.wait()
+        _running.discard(pid)
+        _kill_strays()
+        reader.join(1)  # at once, unless a stray that could not be found still holds the other end
 
 
-def _drain(printed: int, running: Learner) -> None:
-    with contextlib.suppress(OSError):
-        while data := os.read(printed, 65536):
-            running.keep(data)
-    os.close(printed)
+def _kill_strays() -> None:
+    """Kill the orphans that learners left to this process."""
+    while strays := [pid for pid in _children() if pid not in _running]:
+        for pid in strays:
+            send(pid, signal.SIGKILL, group=False)
+            os.waitpid(pid, 0)
 
 
-def _wait_for_report(report: int) -> dict[str, Any]:
+def _children() -> list[int]:
+    """This process's children; none where there is no procfs."""
+    try:
+        return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def _wait_for_report(running: Learner, report: int) -> dict[str, Any]:
     """Read the one line that it reports.
 
     Raises:
-        LearnerFailed: it reported a failure, ended, or took too long.
+        LearnerFailed: it reported a failure or nonsense, ended, or took too long.
     """
-    line, deadline = b"", time.monotonic() + LOAD_SECONDS
-    while not line.endswith(b"\n"):
+    text, deadline = b"", time.monotonic() + LOAD_SECONDS
+    while b"\n" not in text and len(text) <= LONGEST_REPORT:
         ready, _, _ = select.select([report], [], [], max(0.0, deadline - time.monotonic()))
         if not ready:
             raise LearnerFailed(f"The file was still being loaded after {LOAD_SECONDS:.0f} s: does it loop or wait?")
         data = os.read(report, 65536)
         if not data:
-            raise LearnerFailed("The file ended its own process while it was being loaded (os._exit, or a crash).")
-        line += data
-        if len(line) > 1_000_000:
-            raise LearnerFailed("What the file declares is longer than a million characters.")
-    told: dict[str, Any] = json.loads(line)
-    if "story" in told:
-        raise LearnerFailed(told["story"], told["trace"])
-    return told
+            fate = running.fate() or "It closed files that are not its own."
+            raise LearnerFailed(f"The file could not be loaded. {fate}")
+        text += data
+    return _understood(text.partition(b"\n")[0])
 
 
-def _become(stage: Path, task: str, environment: dict[str, str], told: int, output: int) -> None:
+def _understood(line: bytes) -> dict[str, Any]:
+    if len(line) > LONGEST_REPORT:
+        raise LearnerFailed("What the file declares is longer than a million characters.")
+    try:
+        told = json.loads(line)
+        if "story" in told:
+            raise LearnerFailed(str(told["story"]), str(told["trace"]))
+        return {"port": int(told["port"])} if "port" in told else {"indexes": told["indexes"]}
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise LearnerFailed("The file wrote into a file descriptor that is not its own.") from None
+
+
+def _become(stage: Path, task: str, environment: dict[str, str], *, judge: int, told: int, output: int) -> None:
     """In the forked process: limit it, load the learner's shop, report, and serve until killed."""
-    status = 1
+    leave = os._exit  # the learner's code may replace it
     try:
         os.setsid()
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != judge:
+            leave(1)  # it died before the line above
+        _redirect(told, output)
         _limit()
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        _close_all_but(told)  # the judge's own pipes, on which a verdict could be forged
         os.environ.clear()
         os.environ.update(environment)
+        os.chdir(stage)
         sys.path.insert(0, str(stage))
+        for name in [name for name in sys.modules if name.partition(".")[0] == "shop"]:
+            del sys.modules[name]  # a check has imported the shop, the naive one: it is not to be judged
         sys.dont_write_bytecode = True
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request is no output of the learner's
         TASKS[task](told)
-        status = 0
-    except SystemExit:
-        _tell(told, {"story": "The file calls sys.exit while it is being loaded.", "trace": traceback.format_exc()})
     except BaseException as error:  # noqa: BLE001 - whatever the learner's code does is to be told
         _tell(told, {"story": _story(error), "trace": _trace(error, stage)})
     finally:
-        os._exit(status)
+        leave(1)
 
 
-def _close_all_but(kept: int) -> None:
-    os.closerange(3, kept)
-    os.closerange(kept + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+def _redirect(told: int, output: int) -> None:
+    """Have the standard streams, the report, and nothing else: a verdict could be forged on the judge's own pipes."""
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for name in os.listdir("/dev/fd"):  # noqa: PTH208 - names are wanted
+        if int(name) > 2 and int(name) != told:
+            with contextlib.suppress(OSError):  # the descriptor of this very listing
+                os.close(int(name))
+    # pytest may have replaced them; by lines, so that nothing is lost when the process is killed
+    sys.stdout = open(1, "w", buffering=1, closefd=False, encoding="utf-8", errors="replace")  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, closefd=False, encoding="utf-8", errors="replace")  # noqa: SIM115
 
 
 def _limit() -> None:
@@ -162,7 +255,9 @@ def _limit() -> None:
     if statm.exists():
         limit = int(statm.read_text().split()[0]) * resource.getpagesize() + EXTRA_MEMORY
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    resource.setrlimit(resource.RLIMIT_CPU, (PROCESSOR_SECONDS, PROCESSOR_SECONDS))
+    resource.setrlimit(resource.RLIMIT_CPU, (PROCESSOR_SECONDS, PROCESSOR_SECONDS + 1))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE, LARGEST_FILE))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
@@ -183,17 +278,20 @@ def _serve(told: int) -> None:
 def _indexes(told: int) -> None:
     from shop.data.indexing import INDEXES  # noqa: PLC0415 - as above
 
-    _tell(told, {"indexes": list(INDEXES) if isinstance(INDEXES, (list, tuple)) else repr(INDEXES)})
+    is_right = isinstance(INDEXES, (list, tuple)) and all(isinstance(statement, str) for statement in INDEXES)
+    _tell(told, {"indexes": list(INDEXES) if is_right else repr(INDEXES)})
 
 
 TASKS = {"serve": _serve, "indexes": _indexes}
 
 
 def _story(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return "The file calls sys.exit while it is being loaded."
     if isinstance(error, SyntaxError):
         return f"Python cannot read the file: {error.msg} (line {error.lineno})."
     if isinstance(error, MemoryError):
-        return f"The file needs more than {EXTRA_MEMORY // 2**20} MB while it is being loaded."
+        return f"The file needs more than {EXTRA_MEMORY // MEGABYTE} MB while it is being loaded."
     return f"The file raises {type(error).__name__} when it is imported: {error}"
 
 

@@ -1,10 +1,13 @@
 """A process that has imported everything that checks need, and forks a judge for each request.
 
 Importing SQLAlchemy, Flask and pytest takes most of a second; a fork takes milliseconds. It is run as
-`python -m shopfloor.checks.warm DESCRIPTOR`, with a listening socket, and takes one request at a time:
-a line of JSON each way. It never imports the shop: that is the learner's.
+`python -m shopfloor.checks.warm DESCRIPTOR`, with one end of a pair of sockets, says that it is ready, and takes one
+request at a time: a line of JSON each way. It never imports the shop: that is the learner's.
 """
 
+import contextlib
+import encodings.idna
+import gc
 import json
 import os
 import select
@@ -13,81 +16,111 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# Imported for those that are forked from here.
+# Imported for those that are forked from here: what they would import themselves.
 import flask
 import httpx2
 import psycopg
+import pydantic.networks
 import pydantic_settings
 import redis
 import sqlalchemy.dialects.postgresql.psycopg
 import werkzeug.serving
 
-from shopfloor.checks.judge import Task, judge
+from shopfloor.checks.judge import Task, judge, warm_up
 from shopfloor.services.watchdog import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, prctl, send, sweep
 
-WARMED = (flask, httpx2, psycopg, pydantic_settings, redis, sqlalchemy.dialects.postgresql.psycopg, werkzeug.serving)
+WARMED = (
+    *(encodings.idna, flask, httpx2, psycopg, pydantic.networks, pydantic_settings, redis),
+    *(sqlalchemy.dialects.postgresql.psycopg, werkzeug.serving),
+)
+PR_SET_DUMPABLE = 4
 
 
-def serve(listener: socket.socket) -> None:
-    """Answer requests until killed."""
+def serve(engine: socket.socket) -> None:
+    """Answer requests until the engine hangs up."""
     prctl(PR_SET_CHILD_SUBREAPER, 1)
-    while True:
-        connection, _ = listener.accept()
-        with connection, connection.makefile("rwb") as stream:
-            request = json.loads(stream.readline())
-            stream.write((json.dumps(answer(request)) + "\n").encode())
+    # Another process of this user cannot then write into this one's memory or open its pipes. Root can.
+    prctl(PR_SET_DUMPABLE, 0)
+    warm_up()
+    gc.freeze()  # what is here now is never garbage: collecting in a fork would copy all of it
+    with engine, engine.makefile("rwb") as stream:
+        _say(stream, {"ready": True})
+        while line := stream.readline():
+            _say(stream, answer(json.loads(line), engine))
 
 
-def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Judge in a forked process, which has `request["seconds"]` for it and is then killed with all that it started."""
+def _say(stream: Any, told: Mapping[str, Any]) -> None:
+    stream.write((json.dumps(told) + "\n").encode())
+    stream.flush()
+
+
+def answer(request: dict[str, Any], engine: socket.socket) -> dict[str, Any]:
+    """Judge in a forked process, which has `request["seconds"]` for it and is then killed with all that it started.
+
+    Returns:
+        What the judge told, `told`, as far as it came; whether it was `late`; and which `signal` ended it, or 0.
+    """
     result, told = os.pipe()
+    warm = os.getpid()
     pid = os.fork()
     if pid == 0:
         os.close(result)
-        _judge(request, told)
+        engine.close()
+        _judge(request, warm, told)
     os.close(told)
-    told_text = _read(result, time.monotonic() + float(request["seconds"]))
+    lines, late = _read(result, time.monotonic() + float(request["seconds"]))
     os.close(result)
     send(pid, signal.SIGKILL, group=True)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     sweep(pid)
-    if told_text is None:
-        return {"results": [], "complete": False, "late": True}
-    return dict(json.loads(told_text)) if told_text else {"results": [], "complete": False}
+    return {"told": list(_whole(lines)), "late": late, "signal": max(0, -code)}
 
 
-def _judge(request: dict[str, Any], told: int) -> None:
+def _judge(request: dict[str, Any], warm: int, told: int) -> None:
     """In the forked process: judge, tell, end; pytest's own output is nobody's."""
     try:
         os.setpgid(0, 0)
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != warm:
+            os._exit(1)  # it died before the line above
         nowhere = os.open(os.devnull, os.O_RDWR)
         for standard in (0, 1):
             os.dup2(nowhere, standard)
+        os.close(nowhere)
         task = Task(
             Path(request["tests"]), Path(request["stage"]), str(request["database_url"]), str(request["redis_url"])
         )
         with os.fdopen(told, "wb") as stream:
-            stream.write(json.dumps(judge(task)).encode())
+            judge(task, lambda record: _say(stream, record))
     except BaseException:  # noqa: BLE001 - the log is where a defect of the kit's own is looked for
         traceback.print_exc()
     finally:
         os._exit(0)
 
 
-def _read(result: int, deadline: float) -> bytes | None:
-    """All that was told, or None when the deadline came first."""
+def _read(result: int, deadline: float) -> tuple[bytes, bool]:
+    """All that was told until the end or the deadline, and whether the deadline came first."""
     text = b""
     while True:
         ready, _, _ = select.select([result], [], [], max(0.0, deadline - time.monotonic()))
         if not ready:
-            return None
+            return text, True
         data = os.read(result, 65536)
         if not data:
-            return text
+            return text, False
         text += data
+
+
+def _whole(lines: bytes) -> list[Any]:
+    """The records; the last one may be cut short when the judge was killed."""
+    records: list[Any] = []
+    with contextlib.suppress(ValueError):
+        records += (json.loads(line) for line in lines.splitlines())
+    return records
 
 
 if __name__ == "__main__":

@@ -6,18 +6,21 @@ came back for it. Whatever runs behind it, in whatever language, cannot leave a 
 Source: PostgreSQL manual, "Frontend/Backend Protocol", message formats.
 """
 
-import asyncio
 import re
 import socket
 import struct
 import threading
+import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 SSL_REQUEST, GSS_REQUEST = 80877103, 80877104
+LONGEST_STARTUP = 10_000  # PostgreSQL's own limit (MAX_STARTUP_PACKET_LENGTH)
+LONGEST_BODY = 2**20  # what is heard of a message; all of it is passed on
 CHUNK = 65536
 
 _HOUSEKEEPING = re.compile(
@@ -77,132 +80,204 @@ def recording(url: str) -> Iterator[Recorder]:
         The recorder; its `url` is what the program under test must be given.
     """
     parts = urlsplit(url)
-    listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-    credentials = parts.netloc.rpartition("@")[0]
-    recorder = Recorder(parts._replace(netloc=f"{credentials}@127.0.0.1:{listener.getsockname()[1]}").geturl())
-    proxy = _Proxy(listener, parts.hostname or "127.0.0.1", parts.port or 5432, recorder)
-    thread = threading.Thread(target=proxy.run, daemon=True)
-    thread.start()
-    try:
-        yield recorder
-    finally:
-        proxy.stop()
-        thread.join()
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+        credentials = parts.netloc.rpartition("@")[0]
+        recorder = Recorder(parts._replace(netloc=f"{credentials}@127.0.0.1:{listener.getsockname()[1]}").geturl())
+        proxy = _Proxy(listener, (parts.hostname or "127.0.0.1", parts.port or 5432), recorder)
+        proxy.start()
+        try:
+            yield recorder
+        finally:
+            proxy.stop()
 
 
 class _Proxy:
-    """Joins each connection to one of its own to the server, and reads what passes."""
+    """Joins each connection to one of its own to the server, with a thread for each direction."""
 
-    def __init__(self, listener: socket.socket, host: str, port: int, recorder: Recorder) -> None:
-        self._listener, self._host, self._port, self._recorder = listener, host, port, recorder
-        self._loop = asyncio.new_event_loop()
-        self._ended = asyncio.Event()
+    def __init__(self, listener: socket.socket, server: tuple[str, int], recorder: Recorder) -> None:
+        self._listener, self._server, self._recorder = listener, server, recorder
+        self._lock = threading.Lock()
+        self._open: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._threads: list[threading.Thread] = []
+        self._stopped = False
 
-    def run(self) -> None:
-        self._loop.run_until_complete(self._serve())
-        self._loop.close()
+    def start(self) -> None:
+        self._spawn(self._accept)
 
     def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._ended.set)
+        """Hang up on everyone, and return when no thread is left."""
+        with self._lock:
+            self._stopped = True
+            for connection in self._open:
+                _hang_up(connection)
+        with suppress(OSError):  # closing a listener does not wake who waits on it; a caller does
+            socket.create_connection(self._listener.getsockname(), timeout=1).close()
+        for thread in self._threads:  # the one that starts others comes first
+            thread.join()
 
-    async def _serve(self) -> None:
-        server = await asyncio.start_server(self._join, sock=self._listener)
-        await self._ended.wait()
-        server.close()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+    def _spawn(self, work: Callable[..., None], *arguments: object) -> threading.Thread:
+        thread = threading.Thread(target=work, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+        return thread
 
-    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        talk = _Conversation(self._recorder)
-        try:
-            await _refuse_encryption(reader, writer, talk)
-            server_reader, server_writer = await asyncio.open_connection(self._host, self._port)
-            server_writer.write(talk.startup)
-            await asyncio.gather(
-                _pass_on(reader, server_writer, talk.asked), _pass_on(server_reader, writer, talk.answered)
-            )
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # either side hung up: the other is told by the closing below
-        finally:
-            writer.close()
+    def _accept(self) -> None:
+        while not self._stopped:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:  # no descriptor left, or the caller is gone already
+                time.sleep(0.01)
+            else:
+                self._spawn(self._join, client)
+
+    def _join(self, client: socket.socket) -> None:
+        with client, suppress(OSError, EOFError, ValueError):  # someone hung up, or does not speak the protocol
+            self._keep(client)
+            startup = _startup(client)
+            with socket.create_connection(self._server) as server:
+                self._keep(server)
+                server.sendall(startup)
+                talk = _Conversation(self._recorder)
+                back = self._spawn(_pass_on, server, client, talk.answered)
+                _pass_on(client, server, talk.asked)
+                back.join()
+
+    def _keep(self, connection: socket.socket) -> None:
+        """Have `stop` hang up on a connection; at once, when that has been."""
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with self._lock:
+            self._open.add(connection)
+            if self._stopped:
+                _hang_up(connection)
 
 
-async def _refuse_encryption(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, talk: "_Conversation") -> None:
-    """Answer requests for encryption with a no, until the start-up message comes."""
+def _hang_up(connection: socket.socket) -> None:
+    with suppress(OSError):  # it is closed already
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+def _startup(client: socket.socket) -> bytes:
+    """The start-up message; requests for encryption before it are answered with a no.
+
+    Raises:
+        EOFError: the client hung up.
+        ValueError: it does not speak the protocol.
+    """
     while True:
-        head = await reader.readexactly(8)
+        head = _exactly(client, 8)
         length, code = struct.unpack("!ii", head)
-        talk.startup = head + await reader.readexactly(length - 8)
+        if not 8 <= length <= LONGEST_STARTUP:
+            raise ValueError(length)
+        message = head + _exactly(client, length - 8)
         if code not in {SSL_REQUEST, GSS_REQUEST}:
-            return
-        writer.write(b"N")
+            return message
+        client.sendall(b"N")
 
 
-async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, heard: "_Messages") -> None:
+def _exactly(client: socket.socket, length: int) -> bytes:
+    data = b""
+    while len(data) < length:
+        more = client.recv(length - len(data))
+        if not more:
+            raise EOFError
+        data += more
+    return data
+
+
+def _pass_on(source: socket.socket, target: socket.socket, heard: "_Messages") -> None:
+    """Hear, then pass on, so that what the program has been answered is recorded by then."""
     try:
-        while data := await reader.read(CHUNK):
-            heard.feed(data)
-            writer.write(data)
-            await writer.drain()
+        with suppress(OSError, ValueError):
+            while data := source.recv(CHUNK):
+                heard.feed(data)
+                target.sendall(data)
     finally:
-        writer.close()
+        _hang_up(source)
+        _hang_up(target)
+
+
+@dataclass(frozen=True)
+class _UnderWay:
+    """What the server has still to answer: a statement, or where a group of messages ends."""
+
+    statement: Statement | None
+    ends_group: bool  # answered by ReadyForQuery, up to which an error skips everything
 
 
 class _Conversation:
     """One connection: which statements it prepared, which are under way."""
 
     def __init__(self, recorder: Recorder) -> None:
-        self.startup = b""
-        self.asked = _Messages(self._hear_question)
-        self.answered = _Messages(self._hear_answer)
+        self.asked = _Messages(self._hear_question, wanted=b"QPBES")
+        self.answered = _Messages(self._hear_answer, wanted=b"")
         self._recorder = recorder
         self._prepared: dict[bytes, str] = {}
         self._portals: dict[bytes, str] = {}
-        self._under_way: deque[Statement] = deque()
+        self._under_way: deque[_UnderWay] = deque()
 
-    def _hear_question(self, kind: bytes, body: bytes) -> None:
+    def _hear_question(self, kind: bytes, _length: int, body: bytes) -> None:
         if kind == b"Q":
-            self._begin(body[:-1].decode())
+            self._begin(body[:-1].decode(errors="replace"), ends_group=True)
         elif kind == b"P":
-            name, sql, _ = body.split(b"\0", 2)
-            self._prepared[name] = sql.decode()
+            name, sql, *_ = body.split(b"\0", 2)
+            self._prepared[name] = sql.decode(errors="replace")
         elif kind == b"B":
-            portal, name, _ = body.split(b"\0", 2)
-            self._portals[portal] = self._prepared[name]
+            portal, name, *_ = body.split(b"\0", 2)
+            self._portals[portal] = self._prepared.get(name, "")
         elif kind == b"E":
-            self._begin(self._portals[body.split(b"\0", 1)[0]])
+            self._begin(self._portals.get(body.split(b"\0", 1)[0], ""), ends_group=False)
+        elif kind == b"S":
+            self._under_way.append(_UnderWay(None, ends_group=True))
 
-    def _begin(self, sql: str) -> None:
+    def _begin(self, sql: str, *, ends_group: bool) -> None:
         statement = Statement(sql)
-        self._under_way.append(statement)
+        self._under_way.append(_UnderWay(statement, ends_group))
         self._recorder.add(statement)
 
-    def _hear_answer(self, kind: bytes, body: bytes) -> None:
+    def _hear_answer(self, kind: bytes, length: int, _body: bytes) -> None:
         if not self._under_way:
             return
-        if kind == b"D":
-            self._under_way[0].rows += 1
-            self._under_way[0].bytes += len(body)
-        elif kind in {b"C", b"I", b"s"}:
+        first = self._under_way[0]
+        if kind == b"D" and first.statement:
+            first.statement.rows += 1
+            first.statement.bytes += length
+        elif kind in {b"C", b"I", b"s"} and not first.ends_group:
             self._under_way.popleft()
         elif kind == b"E":
-            self._under_way.clear()  # the server skips the rest of what was sent
+            while self._under_way and not self._under_way[0].ends_group:
+                self._under_way.popleft()
+        elif kind == b"Z":
+            self._under_way.popleft()
 
 
 class _Messages:
-    """Cuts a stream of bytes into messages: a kind, a length, a body."""
+    """Cuts a stream of bytes into messages: a kind, the length of a body, and the body where it is wanted."""
 
-    def __init__(self, hear: Callable[[bytes, bytes], None]) -> None:
+    def __init__(self, hear: Callable[[bytes, int, bytes], None], wanted: bytes) -> None:
         self._hear = hear
-        self._rest = b""
+        self._wanted = wanted
+        self._rest = b""  # the beginning of a message, of which more must come
+        self._to_skip = 0
 
     def feed(self, data: bytes) -> None:
-        self._rest += data
-        while len(self._rest) >= 5:
-            end = 1 + int.from_bytes(self._rest[1:5], "big")
-            if len(self._rest) < end:
-                return
-            self._hear(self._rest[:1], self._rest[5:end])
-            self._rest = self._rest[end:]
+        """Take the next piece of the stream.
+
+        Raises:
+            ValueError: it is not made of messages.
+        """
+        data, place = self._rest + data, 0
+        while True:
+            skipped = min(self._to_skip, len(data) - place)
+            place, self._to_skip = place + skipped, self._to_skip - skipped
+            head = data[place : place + 5]
+            if len(head) < 5:
+                break
+            kind, length = head[:1], int.from_bytes(head[1:], "big") - 4
+            if length < 0:
+                raise ValueError(f"a message of {length} bytes")
+            needed = 5 + (min(length, LONGEST_BODY) if kind in self._wanted else 0)
+            if len(data) - place < needed:
+                break
+            self._hear(kind, length, data[place + 5 : place + needed])
+            self._to_skip = 5 + length
+        self._rest = data[place:]

@@ -26,8 +26,8 @@ class Proof:
 
     @property
     def proved(self) -> bool:
-        """Told, and shown by a claim that was executed here and holds."""
-        return bool(self.told) and any(claim.passed for _, claim in self.shown)
+        """Told, and shown by a claim that was executed here and holds, or practised in a lab."""
+        return bool(self.told) and (bool(self.practised) or any(claim.passed for _, claim in self.shown))
 
     @property
     def begun(self) -> bool:

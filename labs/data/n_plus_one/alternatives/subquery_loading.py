@@ -1,0 +1,45 @@
+"""Subquery loading: the statement for the items repeats the page's query instead of its keys."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, UnaryExpression, select
+from sqlalchemy.orm import Session, raiseload, subqueryload
+
+from shop.models import Order, OrderItem
+
+NEWEST_FIRST = (Order.placed_at.desc(), Order.id.desc())
+
+WITH_ALL_IT_SHOWS = (
+    subqueryload(Order.customer),
+    subqueryload(Order.items).subqueryload(OrderItem.product),
+    raiseload("*"),
+)
+
+
+def orders_page(
+    session: Session,
+    *,
+    where: Sequence[ColumnElement[bool]] = (),
+    order_by: Sequence[UnaryExpression[Any]] = NEWEST_FIRST,
+    limit: int,
+    offset: int = 0,
+) -> list[Order]:
+    """One page of orders, for `shop.foundations.serialization.order_json`.
+
+    Args:
+        session: to read with.
+        where: conditions on `Order`, all of which hold.
+        order_by: expressions that leave no two orders in the same place.
+        limit: most orders on the page.
+        offset: how many orders come before it.
+    """
+    query = select(Order).where(*where).order_by(*order_by).limit(limit).offset(offset)
+    return list(session.scalars(query.options(*WITH_ALL_IT_SHOWS)))
+
+
+def order_detail(session: Session, public_id: UUID) -> Order | None:
+    """The order with this public id, for `shop.foundations.serialization.order_json`."""
+    query = select(Order).where(Order.public_id == public_id).options(*WITH_ALL_IT_SHOWS)
+    return session.scalars(query).one_or_none()

@@ -1,0 +1,1 @@
+"""What commands do: `declared` declares the learner's, which import the other modules when they run."""
