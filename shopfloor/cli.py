@@ -60,19 +60,23 @@ def notebooks(
     run(page)
 
 
+class Interrupted(BaseException):
+    """The process was told to stop. It is no KeyboardInterrupt, which the command-line library would keep to itself."""
+
+
 def main() -> None:
     """Run the command line: what a user can cause is said in words, and an interrupt ends cleanly."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
-        app(standalone_mode=True)
+        app()
     except UserError as error:
         complain(str(error))
         sys.exit(1)
-    except KeyboardInterrupt:
+    except Interrupted:
         out.print("\nStopped.")
         sys.exit(130)
 
 
 def _interrupt(_: int, __: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    raise Interrupted

@@ -23,7 +23,7 @@ LINT = (
     ("env", "PYTHONPATH=labs", str(BIN / "lint-imports"), "--no-cache"),
 )
 BOOK = ((str(BIN / "shopfloor"), "book"),)
-PYTEST = (sys.executable, "-m", "pytest", "-q", "-n", str(min(os.cpu_count() or 1, 4)), "--dist", "loadgroup")
+PYTEST = (sys.executable, "-m", "pytest", "-q", "-n", str(min(os.cpu_count() or 1, 4)), "--dist", "loadfile")
 NBVAL = (
     *(sys.executable, "-m", "pytest", "-q", "--nbval", "--nbval-cell-timeout=300"),
     "_build/jupyter_execute/book",
