@@ -101,13 +101,17 @@ def _run_jupyterlab(folder: Path, page: str) -> None:
         "--ServerApp.port=0",
         "--ServerApp.open_browser=False",
         f"--ServerApp.root_dir={folder}",
-        "--LabApp.news_url=None",  # no request to another host
         "--LabApp.extension_manager=readonly",
         "--ServerApp.allow_root=True",  # it listens on loopback and asks for its token
     ]
     runtime = material().state / "jupyter"
-    runtime.mkdir(exist_ok=True)
-    environment = os.environ | {"JUPYTER_RUNTIME_DIR": str(runtime)}
+    preferences = runtime / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    preferences.parent.mkdir(parents=True, exist_ok=True)
+    preferences.write_text('{"fetchNews": "false", "checkForUpdates": false}')  # no request to another host
+    environment = os.environ | {
+        "JUPYTER_RUNTIME_DIR": str(runtime),
+        "JUPYTERLAB_SETTINGS_DIR": str(runtime / "settings"),
+    }
     command = [sys.executable, "-m", "jupyterlab", *settings]
     with start_child(command, log=material().state / "jupyterlab.log", env=environment) as lab:
         about = runtime / f"jpserver-{lab.pid}.json"

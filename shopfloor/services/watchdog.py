@@ -22,6 +22,7 @@ import select
 import signal
 import sys
 import time
+import warnings  # noqa: F401 - os.execvp imports it, when the server's user may no longer reach Python's library
 from contextlib import suppress
 
 # A forked copy of the owner keeps the pipe open without being the owner: so the parent's pid is looked at as well.

@@ -63,7 +63,7 @@ def find_browser(which: Callable[[str], str | None] = shutil.which) -> str:
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: Playwright's event loop runs in this thread, and others need their own
 def browser() -> Iterator[Browser]:
     """A headless Chromium that makes no requests of its own."""
     executable = find_browser()

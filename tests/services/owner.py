@@ -8,6 +8,7 @@ import dataclasses
 import json
 import os
 import pwd
+import select
 import shutil
 import sys
 from pathlib import Path
@@ -36,7 +37,9 @@ def main() -> None:
             become_ordinary()
         with running_services(Path(sys.argv[1]), progress=lambda message: say({"progress": message})) as services:
             say(dataclasses.asdict(services))
-            sys.stdin.read()
+            # Not a plain read: a signal that comes just before the system call would wait for its end.
+            while not select.select([sys.stdin], [], [], 0.1)[0]:
+                pass
     except UserError as error:
         say({"error": str(error)})
 

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from shopfloor.errors import UserError
+from shopfloor.paths import material
 from shopfloor.services import place, postgres, running_services
 from shopfloor.services.place import clear_outside_homes, find_place, outside_home, reachable, server_identity
 from shopfloor.services.process import Identity
@@ -19,6 +20,9 @@ from tests.services.conftest import Database, Owner, cluster_of
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can run servers as someone else")
 NOBODY = Identity(pwd.getpwnam("nobody").pw_uid, pwd.getpwnam("nobody").pw_gid)
+kit_in_the_open = pytest.mark.skipif(
+    not reachable(material().root, NOBODY), reason="this copy of the kit lies where an ordinary user cannot reach it"
+)
 
 
 def users_of(home: Path) -> set[int]:
@@ -93,6 +97,7 @@ def test_programs_that_nobody_can_reach(
 
 
 @as_root
+@kit_in_the_open
 @pytest.mark.slow
 def test_ordinary_user(state: Path, start_owner: Callable[..., Owner]) -> None:
     os.chown(state, NOBODY.uid, NOBODY.gid)
