@@ -5,20 +5,18 @@ What the chapters measure (an index's effect, N+1's) is read out of the ledger o
 """
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 from rich.table import Table
 
+from benchmarks.figure import Figure, proportional_memory, seconds
+from benchmarks.labs import lab_figures
 from shopfloor.console import out, step
 from shopfloor.databases import Size, ensure_template
 from shopfloor.measure import machine_is_busy
@@ -26,7 +24,7 @@ from shopfloor.paths import material
 from shopfloor.services import Services, running_services
 
 NOT_COPIED = (".venv", ".git", ".shopfloor", "_build", "workspace", "*_cache", ".hypothesis")
-SIZES: tuple[Size, ...] = ("small", "medium", "large")
+SIZES: tuple[Size, ...] = ("small", "lab", "medium", "large")
 
 CHAPTER_FIGURES = {
     "index: a customer's history on large, blocks": (
@@ -62,16 +60,6 @@ CHAPTER_FIGURES = {
 }
 
 
-@dataclass(frozen=True)
-class Figure:
-    """One measured figure beside what it is held to."""
-
-    name: str
-    measured: str
-    target: str
-    reference: str = ""
-
-
 @contextmanager
 def copy_of_the_kit() -> Iterator[Path]:
     """A copy of the working copy, without anything that was made in it."""
@@ -79,18 +67,6 @@ def copy_of_the_kit() -> Iterator[Path]:
         root = Path(folder) / "kit"
         shutil.copytree(material().root, root, ignore=shutil.ignore_patterns(*NOT_COPIED))
         yield root
-
-
-def seconds(root: Path, *command: str) -> float:
-    """How long a Python command takes in the copy, which it must import instead of the original."""
-    environment = os.environ | {"PYTHONPATH": str(root)}
-    began = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, *command], cwd=root, env=environment, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        sys.exit(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return time.monotonic() - began
 
 
 def make_cold(root: Path) -> None:
@@ -128,11 +104,8 @@ def idle_memory(services: Services) -> Figure:
     """What both servers and their watchdogs hold, shared pages counted once (PSS)."""
     if not services.owned:
         sys.exit("The benchmark's services were started by another process.")
-    processes = psutil.Process().children(recursive=True)
-    total = sum(process.memory_full_info().pss for process in processes)
-    return Figure(
-        "idle memory of both services", f"{total / 2**20:.0f} MB", "at most 120 MB", f"{len(processes)} processes"
-    )
+    processes = psutil.Process().children()
+    return Figure("idle memory of both services", f"{proportional_memory(*processes) / 2**20:.0f} MB", "at most 120 MB")
 
 
 def main() -> None:
@@ -146,6 +119,8 @@ def main() -> None:
         with step("Cold builds and rebuilds, some minutes"):
             figures = build_figures(root)
         figures += [*chapter_figures(root), memory]
+        with step("The learner's loop, and the gate"):
+            figures += lab_figures(root, services)
     table = Table("figure", "measured", "target", "reference")
     for figure in figures:
         table.add_row(figure.name, figure.measured, figure.target, figure.reference)

@@ -19,6 +19,11 @@ from watchfiles._rust_notify import RustNotify  # documented as the backend for 
 POLL_SECONDS = 0.2
 LOOK_SECONDS = 1.0
 PROBE_SECONDS = 2.0
+SETTLE_SECONDS = 0.02
+"""Between two looks that must agree: a file that is emptied and written anew is one save."""
+
+SETTLE_LOOKS = 10
+
 GONE_SECONDS = 0.3
 """How long a file must be missing; some editors rename it away before they write it again."""
 
@@ -74,6 +79,14 @@ class Saves:
 
     def _look(self) -> None:
         now = scan(self._folder)
+        for _ in range(SETTLE_LOOKS):
+            if now == self._seen:
+                self._missing.clear()
+                return
+            time.sleep(SETTLE_SECONDS)
+            before, now = now, scan(self._folder)
+            if now == before:
+                break
         for name, signature in now.items():
             self._missing.pop(name, None)
             if self._seen.get(name) != signature:

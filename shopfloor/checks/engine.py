@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import shutil
+import select
 import socket
 import sys
 import tempfile
@@ -295,7 +296,7 @@ class WarmProcess:
         Raises:
             ChildError: the process does not start.
         """
-        if self._child is None or self._child.poll() is not None:
+        if not self._is_alive():
             self._stop()
             self._start()
         if not self._is_ready:
@@ -312,6 +313,16 @@ class WarmProcess:
     def log(self) -> str:
         """The end of what it has to say of itself."""
         return log_tail(self._log, 30)
+
+    def _is_alive(self) -> bool:
+        if self._child is None:
+            return False
+        try:
+            # Asked first whether there is something to read: a socket with a timeout would wait for it.
+            has_news = select.select([self._connection], [], [], 0)[0]
+            return not has_news or self._connection.recv(1, socket.MSG_PEEK) != b""
+        except OSError:
+            return False
 
     def _start(self) -> None:
         self._connection, other = socket.socketpair()

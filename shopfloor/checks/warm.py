@@ -38,6 +38,8 @@ WARMED = (
     *(sqlalchemy.dialects.postgresql.psycopg, werkzeug.serving),
 )
 PR_SET_DUMPABLE = 4
+END_SECONDS = 1.0
+"""How long a judge that has told everything may take to end."""
 
 
 def serve(engine: socket.socket) -> None:
@@ -74,10 +76,20 @@ def answer(request: dict[str, Any], engine: socket.socket) -> dict[str, Any]:
     os.close(told)
     lines, late = _read(result, time.monotonic() + float(request["seconds"]))
     os.close(result)
-    send(pid, signal.SIGKILL, group=True)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    code = _end(pid, patience=0 if late else END_SECONDS)
+    return {"told": _whole(lines), "late": late, "signal": max(0, -code)}
+
+
+def _end(pid: int, patience: float) -> int:
+    """Kill the judge, unless it ends by itself, and all that it started; return its exit code."""
+    deadline = time.monotonic() + patience
+    while not (ended := os.waitpid(pid, os.WNOHANG))[0] and time.monotonic() < deadline:
+        time.sleep(0.001)
+    if not ended[0]:
+        send(pid, signal.SIGKILL, group=True)
+        ended = os.waitpid(pid, 0)
     sweep(pid)
-    return {"told": list(_whole(lines)), "late": late, "signal": max(0, -code)}
+    return os.waitstatus_to_exitcode(ended[1])
 
 
 def _judge(request: dict[str, Any], warm: int, told: int) -> None:

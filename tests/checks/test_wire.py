@@ -100,13 +100,18 @@ def test_a_pipeline(recorder: Recorder, connection: psycopg.Connection) -> None:
             connection.execute("SELECT generate_series(1, %s)", [number])
     assert [statement.rows for statement in recorder.statements] == [1, 2, 3, 4, 5]
     recorder.clear()
-    with connection.pipeline() as pipeline:
-        for number in (2, 0, 3):
-            connection.execute("SELECT generate_series(1, 6 / %s)", [number])
-        with pytest.raises(psycopg.errors.DivisionByZero):
-            pipeline.sync()
-        connection.execute("SELECT generate_series(1, %s)", [4])
-    assert [statement.rows for statement in recorder.statements] == [3, 0, 0, 4]
+    driver = connection.pgconn
+    driver.enter_pipeline_mode()
+    for numbers in ((b"2", b"0", b"3"), (b"1",)):
+        for number in numbers:
+            driver.send_query_params(b"SELECT generate_series(1, 6 / $1::int)", [number])
+        driver.pipeline_sync()
+    results = []
+    while results.count(psycopg.pq.ExecStatus.PIPELINE_SYNC) < 2:
+        if result := driver.get_result():
+            results.append(result.status)
+    assert psycopg.pq.ExecStatus.FATAL_ERROR in results
+    assert [statement.rows for statement in recorder.statements] == [3, 0, 0, 6]
 
 
 def test_a_cursor_of_the_servers(recorder: Recorder, connection: psycopg.Connection) -> None:

@@ -62,6 +62,12 @@ class Running:
     def file(self, address: str) -> Path:
         return self.desk.workspace.file(f"{address}.py")
 
+    def save(self, address: str, text: str) -> None:
+        """Save at once, so that no half of it can be noticed."""
+        new = self.desk.workspace.folder / "new"
+        new.write_text(text)
+        new.rename(self.file(address))
+
     def wait_for(self, words: str) -> None:
         def said() -> bool:
             self.text += self._said()
@@ -102,9 +108,9 @@ def running(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
 
 def test_a_save_gets_its_verdict(running: Running) -> None:
     running.start()
-    running.file(INDEXING).write_text("wrong one\n")
+    running.save(INDEXING, "wrong one\n")
     running.wait_for("It says wrong one.")
-    running.file(INDEXING).write_text("right\n")
+    running.save(INDEXING, "right\n")
     running.wait_for("data/indexing: passed.")
     assert running.desk.state(running.desk.labs[INDEXING]) is State.PASSED
 
@@ -112,9 +118,9 @@ def test_a_save_gets_its_verdict(running: Running) -> None:
 def test_of_two_saves_in_a_row_the_later_one_is_shown_last_and_the_outdated_one_not_at_all(running: Running) -> None:
     running.start()
     running.checks.gate.clear()
-    running.file(INDEXING).write_text("first\n")
+    running.save(INDEXING, "first\n")
     wait_until(lambda: (INDEXING, "first\n") in running.checks.seen)
-    running.file(INDEXING).write_text("second\n")  # while the first is being checked
+    running.save(INDEXING, "second\n")  # while the first is being checked
     running.wait_for("Checking data/indexing ...")
     running.checks.gate.set()
     running.wait_for("It says second.")
@@ -124,9 +130,9 @@ def test_of_two_saves_in_a_row_the_later_one_is_shown_last_and_the_outdated_one_
 def test_what_passed_while_it_was_edited_counts_for_what_passed_only(running: Running) -> None:
     running.start()
     running.checks.gate.clear()
-    running.file(INDEXING).write_text("right\n")
+    running.save(INDEXING, "right\n")
     wait_until(lambda: (INDEXING, "right\n") in running.checks.seen)
-    running.file(INDEXING).write_text("wrong\n")
+    running.save(INDEXING, "wrong\n")
     running.checks.gate.set()
     running.wait_for("It says wrong.")
     assert running.desk.state(running.desk.labs[INDEXING]) is State.CHANGED
@@ -136,13 +142,13 @@ def test_a_finished_lab_that_was_changed_is_checked_after_the_current_one_and_a_
     running: Running,
 ) -> None:
     lab = running.desk.labs[INDEXING]
-    running.file(INDEXING).write_text("right\n")
+    running.save(INDEXING, "right\n")
     running.desk.progress.finish(lab, b"right\n")
     running.desk.make_current(running.desk.labs[N_PLUS_ONE])
     running.start()
-    running.file(INDEXING).write_text("spoilt\n")
+    running.save(INDEXING, "spoilt\n")
     running.wait_for("data/indexing passed before, and does not any more")
-    running.file(N_PLUS_ONE).write_text("attempt\n")
+    running.save(N_PLUS_ONE, "attempt\n")
     running.wait_for("It says attempt.")
     running.wait_for("data/indexing, which passed before, still does not")
     assert running.text.count("It says spoilt.") == 1
@@ -151,7 +157,7 @@ def test_a_finished_lab_that_was_changed_is_checked_after_the_current_one_and_a_
 
 def test_a_finished_lab_with_new_checks_is_run_again_at_the_start(running: Running) -> None:
     lab = running.desk.labs[INDEXING]
-    running.file(INDEXING).write_text("no longer enough\n")
+    running.save(INDEXING, "no longer enough\n")
     running.desk.progress.finish(lab, b"no longer enough\n")
     lab.tests.write_text("# new\n")
     running.desk.make_current(running.desk.labs[N_PLUS_ONE])
@@ -161,7 +167,7 @@ def test_a_finished_lab_with_new_checks_is_run_again_at_the_start(running: Runni
 
 def test_the_next_day_it_goes_on_where_it_was(running: Running) -> None:
     running.desk.make_current(running.desk.labs[N_PLUS_ONE])
-    running.file(N_PLUS_ONE).write_text("yesterday's\n")
+    running.save(N_PLUS_ONE, "yesterday's\n")
     running.start()
     running.wait_for("Lab data/n_plus_one")
     running.wait_for("It says yesterday's.")
@@ -169,7 +175,7 @@ def test_the_next_day_it_goes_on_where_it_was(running: Running) -> None:
 
 def test_saving_the_file_of_a_lab_that_is_not_begun_makes_it_the_current_one(running: Running) -> None:
     running.start()
-    running.file(N_PLUS_ONE).write_text("attempt\n")
+    running.save(N_PLUS_ONE, "attempt\n")
     running.wait_for("data/n_plus_one is the current lab now")
     running.wait_for("It says attempt.")
 
@@ -188,7 +194,7 @@ def test_a_file_of_no_lab_is_said_once(running: Running) -> None:
     for _ in range(2):
         running.desk.workspace.file("models.py").write_text("# mine\n")
         running.wait_for("belongs to no lab")
-    running.file(INDEXING).write_text("attempt\n")
+    running.save(INDEXING, "attempt\n")
     running.wait_for("It says attempt.")
     assert running.text.count("belongs to no lab") == 1
 
@@ -210,10 +216,10 @@ def test_keys(running: Running) -> None:
 def test_services_that_fail_are_said_and_watching_goes_on(running: Running) -> None:
     running.checks.error = UserError("PostgreSQL has gone.")
     running.start()
-    running.file(INDEXING).write_text("attempt\n")
+    running.save(INDEXING, "attempt\n")
     running.wait_for("Error: PostgreSQL has gone.")
     running.checks.error = None
-    running.file(INDEXING).write_text("attempt again\n")
+    running.save(INDEXING, "attempt again\n")
     running.wait_for("It says attempt again.")
 
 
@@ -227,7 +233,7 @@ def test_news_from_elsewhere_are_printed(running: Running) -> None:
 
 
 def test_what_was_finished_is_found_out_from_checks_when_it_is_not_known(running: Running) -> None:
-    running.file(INDEXING).write_text("right\n")
+    running.save(INDEXING, "right\n")
     (running.desk.workspace.state / "progress.json").write_text("{")
     running.start()
     running.wait_for("It was set aside as")
