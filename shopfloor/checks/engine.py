@@ -9,8 +9,8 @@ import ast
 import contextlib
 import json
 import os
-import shutil
 import select
+import shutil
 import socket
 import sys
 import tempfile
