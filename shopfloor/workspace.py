@@ -9,6 +9,8 @@
 
 import fcntl
 import shutil
+import subprocess
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +18,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-
-from merge3 import Merge3
 
 from shopfloor import files
 from shopfloor.errors import UserError
@@ -238,14 +238,25 @@ def merge(base: bytes | None, mine: bytes, new: bytes) -> tuple[bytes | None, st
         return None, "you have a file of your own by that name"
     if b"\r\n" in mine and b"\r\n" not in base:  # the learner's editor writes line ends of its own
         base, new = (text.replace(b"\n", b"\r\n") for text in (base, new))
-    lines = [text.splitlines(keepends=True) for text in (base, mine, new)]
-    groups = list(Merge3(lines[0], lines[1], lines[2]).merge_groups())
-    if any(group[0] == "conflict" for group in groups):
+    git = shutil.which("git")
+    if git is None:
+        return None, "both were changed, and there is no git here to merge them"
+    merged = _merged_by(git, base, mine, new)
+    if merged is None:
         return None, "you and the kit changed the same lines"
-    merged = b"".join(line for group in groups for line in group[1])
     if compiles(mine) and not compiles(merged):
         return None, "with the kit's changes in it Python could not read it"
     return merged, ""
+
+
+def _merged_by(git: str, base: bytes, mine: bytes, new: bytes) -> bytes | None:
+    """What `git merge-file` makes of three versions; None when changes meet. It needs no repository."""
+    with tempfile.TemporaryDirectory() as folder:
+        versions = [Path(folder, name) for name in ("mine", "base", "new")]
+        for path, content in zip(versions, (mine, base, new), strict=True):
+            path.write_bytes(content)
+        done = subprocess.run([git, "merge-file", "-p", "-q", *versions], capture_output=True, check=False)
+    return done.stdout if done.returncode == 0 else None
 
 
 def compiles(content: bytes) -> bool:
