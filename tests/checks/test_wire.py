@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
-from shopfloor.checks.wire import CHUNK, LONGEST_BODY, Recorder, _Messages, recording
+from shopfloor.checks.wire import CHUNK, LONGEST_BODY, Recorder, _Conversation, _Messages, recording
 from shopfloor.services import Services
 from tests.helpers import wait_until
 
@@ -94,24 +94,31 @@ def test_errors(recorder: Recorder, connection: psycopg.Connection) -> None:
 
 
 def test_a_pipeline(recorder: Recorder, connection: psycopg.Connection) -> None:
-    """Statements that are sent before the first is answered, with an error in the midst of them."""
+    """Statements that are sent before the first is answered."""
     with connection.pipeline():
         for number in range(1, 6):
             connection.execute("SELECT generate_series(1, %s)", [number])
     assert [statement.rows for statement in recorder.statements] == [1, 2, 3, 4, 5]
-    recorder.clear()
-    driver = connection.pgconn
-    driver.enter_pipeline_mode()
-    for numbers in ((b"2", b"0", b"3"), (b"1",)):
-        for number in numbers:
-            driver.send_query_params(b"SELECT generate_series(1, 6 / $1::int)", [number])
-        driver.pipeline_sync()
-    results = []
-    while results.count(psycopg.pq.ExecStatus.PIPELINE_SYNC) < 2:
-        if result := driver.get_result():
-            results.append(result.status)
-    assert psycopg.pq.ExecStatus.FATAL_ERROR in results
-    assert [statement.rows for statement in recorder.statements] == [3, 0, 0, 6]
+
+
+def message(kind: bytes, body: bytes = b"") -> bytes:
+    return kind + struct.pack("!i", len(body) + 4) + body
+
+
+def test_an_error_in_a_pipeline() -> None:
+    """The server skips what was sent up to the next Sync, and goes on behind it."""
+    recorder = Recorder("")
+    talk = _Conversation(recorder)
+    for name in (b"a", b"b", b"c", b"d"):
+        talk.asked.feed(message(b"P", name + b"\0SELECT " + name + b"\0\0\0"))
+    for group in ((b"a", b"b", b"c"), (b"d",)):
+        for name in group:
+            talk.asked.feed(message(b"B", b"\0" + name + b"\0rest") + message(b"E", b"\0\0\0\0\0"))
+        talk.asked.feed(message(b"S"))
+    row, complete, error, ready = message(b"D", b"xy"), message(b"C"), message(b"E"), message(b"Z", b"I")
+    talk.answered.feed(row * 3 + complete + error + ready + row * 4 + complete + ready)
+    assert seen(recorder) == [("SELECT a", 3), ("SELECT b", 0), ("SELECT c", 0), ("SELECT d", 4)]
+    assert recorder.statements[3].bytes == 8
 
 
 def test_a_cursor_of_the_servers(recorder: Recorder, connection: psycopg.Connection) -> None:
@@ -242,7 +249,7 @@ def chunks_of(size: int) -> Callable[[bytes], list[bytes]]:
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 6, 7, 11, 100, CHUNK])
 def test_messages_are_cut_alike_however_they_come(size: int) -> None:
     stream = b"".join(
-        kind + struct.pack("!i", len(body) + 4) + body
+        message(kind, body)
         for kind, body in [(b"Q", b"SELECT 1\0"), (b"D", b"x" * 30), (b"Z", b""), (b"Q", b""), (b"D", b"yy")]
     )
     heard: list[tuple[bytes, int, bytes]] = []
