@@ -201,8 +201,8 @@ def test_another_protocol_is_hung_up_on(recorder: Recorder, sent: bytes) -> None
     url = make_url(recorder.url)
     with socket.create_connection((url.host, url.port), timeout=5) as client:
         client.sendall(sent)
-        client.shutdown(socket.SHUT_WR)
-        with suppress(ConnectionResetError):
+        with suppress(OSError):  # hung up on before it has said all
+            client.shutdown(socket.SHUT_WR)
             assert client.recv(100) == b""
     with connect(recorder) as connected:
         assert connected.execute("SELECT 1").fetchone() == (1,)
