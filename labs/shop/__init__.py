@@ -6,17 +6,27 @@ Each topic of the handbook is a module of the same address, and what a module ad
 
 from flask import Flask
 
-from shop import database
+from shop import database, outgoing
 from shop.api import errors, idempotency, pagination, resources
+from shop.data import caching
 from shop.foundations import business_logic
-from shop.reliability import shutdown, timeouts_retries
+from shop.observability import logging, metrics, slo, tracing
+from shop.reliability import bulkheads, circuit_breaker, shutdown, timeouts_retries
 from shop.settings import Settings
 
 # The order is the order of the middleware: what stands first sees a request first and its response last.
 TOPICS = (
-    errors,
+    outgoing,
     database,
+    tracing,
+    logging,
+    metrics,
+    errors,
+    caching,
     timeouts_retries,
+    circuit_breaker,
+    bulkheads,
+    slo,
     shutdown,
     resources,
     pagination,

@@ -73,6 +73,11 @@ def hexadecimal(prefix: str, random: Bytes) -> Field:
     return _fixed(np.hstack([heads, digits[halves]]))
 
 
+def nulls(count: int) -> Field:
+    """A column of any type, with nothing in it."""
+    return Field(np.zeros((count, 0), dtype=np.uint8), np.full(count, -1, dtype=np.int64))
+
+
 def rows(*fields: Field) -> bytes:
     """The rows made of these columns, all of the same number of values."""
     count = len(fields[0].data)

@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 OrderStatus = Literal["pending", "paid", "shipped", "delivered", "cancelled"]
-PaymentStatus = Literal["succeeded", "failed", "refunded"]
+PaymentStatus = Literal["succeeded", "failed", "refunded", "pending"]
 
 
 def _one_of(column: str, values: tuple[str, ...]) -> str:
@@ -151,7 +151,11 @@ class OrderItem(Base):
 
 
 class Payment(Base):
-    """Money that the outside provider took for an order, under the provider's own reference."""
+    """Money that the outside provider took for an order, under the provider's own reference.
+
+    One that is pending has no reference yet: whether the money was taken is not known, or the provider was not asked.
+    It is asked again under the same `idempotency_key`, so that it takes the money once.
+    """
 
     __tablename__ = "payments"
     __table_args__ = (
@@ -162,7 +166,8 @@ class Payment(Base):
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     order_id: Mapped[int] = mapped_column(ForeignKey("orders.id"))
-    provider_reference: Mapped[str]
+    provider_reference: Mapped[str | None]
+    idempotency_key: Mapped[UUID | None]
     amount: Mapped[int]
     currency: Mapped[str]
     status: Mapped[PaymentStatus] = mapped_column(Text)

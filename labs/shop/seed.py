@@ -386,6 +386,7 @@ class Batch:
             binary.bigints(self.first_payment + 1 + np.arange(len(paid))),
             binary.bigints(keys[paid]),
             binary.hexadecimal("ch_", self.random[paid, 16:]),
+            binary.nulls(len(paid)),
             binary.bigints(self.totals[paid]),
             binary.words([CURRENCY], np.zeros_like(paid)),
             binary.words(PAYMENT_STATUSES, succeeded),

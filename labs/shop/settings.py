@@ -43,9 +43,24 @@ class Settings(BaseSettings):
     Attributes:
         database_url: where PostgreSQL is.
         redis_url: where the Redis protocol is spoken; none: the shop does without.
-        payments_url: where the payment provider is; none: orders cannot be paid.
         pool_size: most connections to the database that a process keeps.
         pool_timeout_seconds: how long a request waits for one of them.
+        cache_ttl_seconds: how long what is kept in the cache may be out of date at most.
+        cache_timeout_seconds: how long a request may wait for the cache each time.
+        payments_url: where the payment provider is; none: orders cannot be paid.
+        delivery_url: where the delivery company is; none: there are no quotes, and no courier can be ordered.
+        connect_timeout_seconds: how long connecting to either of the two may take.
+        read_timeout_seconds: how long an answer of theirs may take.
+        deadline_seconds: how long a call of theirs may take in all, however often it is repeated.
+        breaker_window_seconds: how far back a circuit breaker looks.
+        breaker_minimum_calls: how many calls it must have seen in that time before it judges.
+        breaker_failure_rate: the share of failures from which on it opens, up to 1.
+        breaker_recovery_seconds: how long it stays open before it lets a call through again.
+        breaker_successes: how many such calls must succeed in a row for it to close.
+        bulkhead_size: most calls to one of the two at once.
+        bulkhead_queue: most requests that wait until they may call.
+        bulkhead_wait_seconds: how long they wait at most.
+        otel_exporter_otlp_endpoint: where traces are sent; none: nowhere.
         page_limit_default: entries on a page of a list when the caller names no limit.
         page_limit_max: most entries on a page that a caller may ask for.
     """
@@ -54,9 +69,24 @@ class Settings(BaseSettings):
 
     database_url: Annotated[str, AfterValidator(_database_url)] = Field(repr=False)
     redis_url: Annotated[str, AfterValidator(_redis_url)] | None = Field(default=None, repr=False)
-    payments_url: HttpUrl | None = None
     pool_size: int = Field(default=10, ge=1, le=100)
     pool_timeout_seconds: float = Field(default=30, gt=0, le=300)
+    cache_ttl_seconds: float = Field(default=300, gt=0)
+    cache_timeout_seconds: float = Field(default=0.1, gt=0)
+    payments_url: HttpUrl | None = None
+    delivery_url: HttpUrl | None = None
+    connect_timeout_seconds: float = Field(default=0.5, gt=0)
+    read_timeout_seconds: float = Field(default=2, gt=0)
+    deadline_seconds: float = Field(default=5, gt=0)
+    breaker_window_seconds: float = Field(default=10, gt=0)
+    breaker_minimum_calls: int = Field(default=10, ge=1)
+    breaker_failure_rate: float = Field(default=0.5, gt=0, le=1)
+    breaker_recovery_seconds: float = Field(default=5, gt=0)
+    breaker_successes: int = Field(default=3, ge=1)
+    bulkhead_size: int = Field(default=3, ge=1)
+    bulkhead_queue: int = Field(default=1, ge=0)
+    bulkhead_wait_seconds: float = Field(default=0.2, ge=0)
+    otel_exporter_otlp_endpoint: HttpUrl | None = None
     page_limit_default: int = Field(default=20, ge=1)
     page_limit_max: int = Field(default=100, ge=1, le=1000)
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flask import Flask, Response, current_app
+from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException, InternalServerError
 
 from shop.foundations.validation import Invalid
@@ -26,6 +26,8 @@ def _answer(error: HTTPException) -> Response:
     }
     if isinstance(error, Invalid):
         problem["errors"] = error.errors
+        received = request.get_json(silent=True)
+        current_app.logger.info("request refused", extra={"errors": error.errors, "received": received})
     headers = {name: value for name, value in error.get_headers() if name != "Content-Type"}
     return Response(
         current_app.json.dumps(problem), status=error.code, headers=headers, content_type="application/problem+json"

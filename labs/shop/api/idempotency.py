@@ -2,21 +2,29 @@
 
 from uuid import UUID, uuid4
 
+import click
 from flask import Blueprint, Flask, Response, current_app, jsonify
 from sqlalchemy import select
 from werkzeug.exceptions import BadGateway, Conflict, NotFound
 
-from shop import database
+from shop import database, outside
 from shop.foundations.serialization import payment_json
 from shop.models import Order, Payment
-from shop.reliability import timeouts_retries
-from shop.reliability.timeouts_retries import ProviderError
+from shop.reliability import circuit_breaker
+from shop.reliability.failures import ProviderError, Refused, Unavailable
 
-blueprint = Blueprint("idempotency", __name__, url_prefix="/v1")
+blueprint = Blueprint("idempotency", __name__, url_prefix="/v1", cli_group=None)
+
+
+class PaymentRequired(Conflict):
+    """The provider will not take the money (402): the order is still to be paid."""
+
+    code = 402
+    name = "Payment Required"
 
 
 def init_app(app: Flask) -> None:
-    """Add the route that pays an order."""
+    """Add the route that pays an order, and the command that settles what could not be paid."""
     app.register_blueprint(blueprint)
 
 
@@ -32,23 +40,52 @@ def pay_order(public_id: UUID) -> tuple[Response, int]:
     if order.total_amount == 0:
         raise Conflict("There is nothing to pay.")
     try:
-        charge = timeouts_retries.provider().charge(
-            amount=order.total_amount,
-            currency=order.currency,
-            reference=str(order.public_id),
-            idempotency_key=str(uuid4()),
-        )
-    except ProviderError as error:
-        current_app.logger.warning("the payment provider failed: %s", error)
+        payment = _charge(order)
+    except Refused as error:
+        raise PaymentRequired("The payment was declined. The order is still to be paid.") from error
+    except Unavailable as error:
         raise BadGateway("The payment provider failed. The order is still to be paid.") from error
-    payment = Payment(
-        order=order,
-        provider_reference=charge.reference,
-        amount=order.total_amount,
-        currency=order.currency,
-        status="succeeded",
+    return jsonify(payment_json(payment)), 202 if payment.status == "pending" else 201
+
+
+@blueprint.cli.command("settle")
+def settle() -> None:
+    """Charge the payments that are pending, until the first that fails."""
+    session = database.session()
+    query = select(Order).join(Payment).where(Payment.status == "pending", Order.status == "pending").order_by(Order.id)
+    for order in session.scalars(query.distinct()).all():
+        try:
+            payment = _charge(order)
+        except ProviderError as error:
+            raise click.ClickException(f"The payment provider failed: {error}.") from error
+        click.echo(f"{order.public_id}: {payment.status}")
+
+
+def _charge(order: Order) -> Payment:
+    """Charge an order and write down what came of it.
+
+    One whose payment is pending is charged under the key of that payment: if the money was taken the first time, it is
+    not taken again.
+
+    Raises:
+        ProviderError: there is no payment.
+    """
+    session = database.session()
+    payment = next((payment for payment in order.payments if payment.status == "pending"), None) or Payment(
+        order_id=order.id, amount=order.total_amount, currency=order.currency, idempotency_key=uuid4()
     )
-    order.status = "paid"
+    try:
+        payment.provider_reference = outside.charge(payment, order).reference
+        payment.status = "succeeded"
+    except Unavailable as error:
+        status = circuit_breaker.fallback(error)
+        current_app.logger.warning("the payment provider failed: %s", error, extra={"order": str(order.public_id)})
+        if status is None:
+            raise
+        payment.status = status
+    if payment.status == "succeeded":
+        order.status = "paid"
     session.add(payment)
     session.commit()
-    return jsonify(payment_json(payment)), 201
+    current_app.logger.info("payment %s", payment.status, extra={"order": str(order.public_id)})
+    return payment

@@ -1,13 +1,27 @@
-"""What is read often and changes seldom: a product's page, and what sells best. Each request computes it anew."""
+"""What is read often and changes seldom: a product's page, and what sells best. Each request computes it anew.
+
+Valkey is at `redis_url` of `shop.settings`; the settings that begin with `cache_` say how long things may
+take, and be kept.
+"""
 
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+from flask import Flask
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from shop.models import Order, OrderItem, Product
+
+
+def init_app(app: Flask) -> None:
+    """The place to make the application's client of Valkey."""
+
+
+def save_product(session: Session, product: Product) -> None:  # noqa: ARG001 - for whoever keeps it elsewhere, too
+    """Commit what was changed about a product. Whoever reads it from then on reads it as it is."""
+    session.commit()
 
 
 def product_detail(session: Session, public_id: UUID) -> dict[str, Any] | None:

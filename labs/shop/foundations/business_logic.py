@@ -1,6 +1,6 @@
 """Placing an order: what the shop promises when it says yes."""
 
-from flask import Blueprint, Flask, Response, jsonify, url_for
+from flask import Blueprint, Flask, Response, current_app, jsonify, url_for
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 from werkzeug.exceptions import Conflict
@@ -24,6 +24,7 @@ def create_order() -> tuple[Response, int, dict[str, str]]:
     session = database.session()
     order = place_order(session, body(NewOrder))
     session.commit()
+    current_app.logger.info("order placed", extra={"order": order_json(order), "email": order.customer.email})
     location = url_for("resources.order", public_id=order.public_id)
     return jsonify(order_json(order)), 201, {"Location": location}
 

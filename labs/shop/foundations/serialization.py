@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from shop.models import Order, OrderItem, Payment, Product
+from shop.reliability.timeouts_retries import Quote
 
 Json = dict[str, Any]
 
@@ -58,6 +59,11 @@ def payment_json(payment: Payment) -> Json:
         "amount": money(payment.amount, payment.currency),
         "created_at": moment(payment.created_at),
     }
+
+
+def quote_json(quote: Quote) -> Json:
+    """What a delivery costs, and how many days it takes."""
+    return {"speed": quote.speed, "price": money(quote.amount, quote.currency), "days": quote.days}
 
 
 def page_json(entries: list[Json], limit: int, offset: int) -> Json:

@@ -51,6 +51,14 @@ class NewOrder(Strict):
         return self
 
 
+class ProductChange(Strict):
+    """What is to be other about a product; what is not named stays as it is."""
+
+    name: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]+$")] | None = None
+    price_amount: Annotated[int, Field(ge=0, le=10**9)] | None = None
+    withdrawn: bool | None = None
+
+
 class BestsellersQuery(Strict):
     """How far back to look, and how many to show."""
 

@@ -1,16 +1,20 @@
-"""The payment provider, as the shop calls it: once, over a new connection, and for as long as it takes."""
+"""The payment provider and the delivery company, as the shop calls them: once, over a new connection, and for
+as long as it takes.
+
+The settings that end with `_timeout_seconds` and `deadline_seconds` say how long it may take.
+"""
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import httpx2
 from flask import Flask, current_app
 
+from shop import outgoing
+from shop.reliability.failures import Refused, Unavailable
 from shop.settings import settings_of
 
-
-class ProviderError(Exception):
-    """The provider could not be reached, or did not take the money. The message says which."""
+Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -20,15 +24,53 @@ class Charge:
     reference: str
 
 
-class PaymentProvider:
-    """The provider's HTTP interface.
+@dataclass(frozen=True)
+class Quote:
+    """What a delivery costs, in minor units, and how many days it takes."""
+
+    speed: str
+    amount: int
+    currency: str
+    days: int
+
+
+class Provider:
+    """The HTTP interface of one of them.
 
     Args:
-        url: where the provider is; none: no order can be paid.
+        url: where it is; none: it can be asked for nothing.
     """
 
     def __init__(self, url: str | None) -> None:
         self._url = url
+
+    # [start:request]
+    def request(self, method: str, path: str, **options: Any) -> Json:
+        """Ask, and give what was answered.
+
+        Raises:
+            Refused: it said no.
+            Unavailable: it could not be reached, took too long, or failed.
+        """
+        if self._url is None:
+            raise Unavailable("its address is not set")
+        headers = outgoing.headers() | options.pop("headers", {})
+        try:
+            # an answer that never comes is waited for all the same
+            response = httpx2.request(
+                method, f"{self._url.rstrip('/')}{path}", headers=headers, timeout=None, **options
+            )
+            if response.is_client_error:
+                raise Refused(f"it answered {response.status_code}", status=response.status_code)
+            return cast("Json", response.raise_for_status().json())
+        except (httpx2.HTTPError, ValueError) as error:
+            raise Unavailable(f"{type(error).__name__}: {error}") from error
+
+    # [end:request]
+
+
+class PaymentProvider(Provider):
+    """Takes money. Two requests with the same idempotency key are one charge."""
 
     def charge(self, *, amount: int, currency: str, reference: str, idempotency_key: str) -> Charge:
         """Take money.
@@ -37,31 +79,56 @@ class PaymentProvider:
             amount: in minor units.
             currency: of the amount, as of ISO 4217.
             reference: ours, which the provider keeps beside its own.
-            idempotency_key: two requests with the same key are one charge.
+            idempotency_key: of this charge and no other.
 
         Raises:
             ProviderError: no money was taken, as far as can be known.
         """
-        if self._url is None:
-            raise ProviderError("PAYMENTS_URL is not set.")
-        try:
-            response = httpx2.post(
-                f"{self._url.rstrip('/')}/charges",
-                json={"amount": amount, "currency": currency, "reference": reference},
-                headers={"Idempotency-Key": idempotency_key},
-                timeout=None,  # an answer that never comes is waited for all the same
-            )
-            return Charge(reference=response.raise_for_status().json()["id"])
-        except (httpx2.HTTPError, ValueError, KeyError) as error:
-            raise ProviderError(f"{type(error).__name__}: {error}") from error
+        charge = {"amount": amount, "currency": currency, "reference": reference}
+        answer = self.request("POST", "/charges", json=charge, headers={"Idempotency-Key": idempotency_key})
+        return Charge(reference=_field(answer, "id", str))
+
+
+class DeliveryCompany(Provider):
+    """Knows what a delivery costs, and sends couriers. It knows no idempotency keys: two bookings are two couriers."""
+
+    def quote(self, *, city: str, items: int, speed: str) -> Quote:
+        """What it costs to have a number of items taken to a city.
+
+        Raises:
+            ProviderError: it cannot be had.
+        """
+        answer = self.request("GET", "/quotes", params={"city": city, "items": items, "speed": speed})
+        price = _field(answer, "price", dict)
+        return Quote(speed, _field(price, "amount", int), _field(price, "currency", str), _field(answer, "days", int))
+
+    def book_pickup(self, *, reference: str) -> str:
+        """Have a courier come; returns the number of the booking.
+
+        Raises:
+            ProviderError: no courier comes, as far as can be known.
+        """
+        return str(_field(self.request("POST", "/pickups", json={"reference": reference}), "id", str))
 
 
 def init_app(app: Flask) -> None:
-    """Give the application its client of the provider."""
-    url = settings_of(app).payments_url
-    app.extensions["payments"] = PaymentProvider(str(url) if url else None)
+    """Give the application its clients."""
+    settings = settings_of(app)
+    app.extensions["payments"] = PaymentProvider(str(settings.payments_url) if settings.payments_url else None)
+    app.extensions["delivery"] = DeliveryCompany(str(settings.delivery_url) if settings.delivery_url else None)
 
 
-def provider() -> PaymentProvider:
+def payments() -> PaymentProvider:
     """The payment provider of the current application."""
     return cast("PaymentProvider", current_app.extensions["payments"])
+
+
+def delivery() -> DeliveryCompany:
+    """The delivery company of the current application."""
+    return cast("DeliveryCompany", current_app.extensions["delivery"])
+
+
+def _field(answer: Json, name: str, kind: type) -> Any:
+    if not isinstance(answer, dict) or not isinstance(answer.get(name), kind):
+        raise Unavailable(f"its answer has no {name} that makes sense")
+    return answer[name]

@@ -1,0 +1,1 @@
+"""What can be told of the shop from outside, while it runs."""
