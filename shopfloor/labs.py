@@ -14,6 +14,59 @@ if TYPE_CHECKING:
     from shopfloor.databases import Size  # not at run time: a hint must not wait for SQLAlchemy
 
 HINTS = 3
+PROVIDERS = frozenset({"payments", "delivery"})
+
+
+@dataclass(frozen=True)
+class LabOutage:
+    """What goes wrong outside the shop while it is under load.
+
+    Attributes:
+        provider: where: `payments` or `delivery`.
+        start: from which second of the measured time on.
+        end: until which.
+        fault: what, as a provider's plan writes it: `hang`, `error 503`.
+
+    Raises:
+        ValueError: it ends before it begins.
+    """
+
+    provider: str
+    start: int
+    end: int
+    fault: str
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.end:
+            raise ValueError(f"an outage cannot last from second {self.start} to second {self.end}")
+
+
+@dataclass(frozen=True)
+class LabLoad:
+    """The load of a lab whose point is performance; its users are those of `load.py`.
+
+    Attributes:
+        users: how many ask at once.
+        seconds: how long each shop is asked.
+        providers: what the shop has outside, of `payments` and `delivery`.
+        outage: what goes wrong with one of them meanwhile.
+
+    Raises:
+        ValueError: the outage is of what is not there, or lasts too long.
+    """
+
+    users: int = 16
+    seconds: int = 8
+    providers: tuple[str, ...] = ()
+    outage: LabOutage | None = None
+
+    def __post_init__(self) -> None:
+        if unknown := set(self.providers) - PROVIDERS:
+            raise ValueError(f"no provider is called {', '.join(sorted(unknown))}")
+        if self.outage and self.outage.provider not in self.providers:
+            raise ValueError(f"the outage is of {self.outage.provider}, which is not among the load's providers")
+        if self.outage and self.outage.end > self.seconds:
+            raise ValueError(f"the outage ends after the load's {self.seconds} seconds")
 
 
 @dataclass(frozen=True)
@@ -29,6 +82,9 @@ class Lab:
         data: the size of the seed data that its checks run on.
         hints: three, from gentle to nearly there.
         covers: the syllabus points that it practises.
+        needs: what else its checks need: a `valkey` of its own, the providers `payments` and `delivery`.
+        solved: topics whose solution the shop has that its file is laid over.
+        load: how `shopfloor load` loads it.
     """
 
     address: str
@@ -39,6 +95,9 @@ class Lab:
     data: "Size"
     hints: tuple[str, ...]
     covers: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+    solved: tuple[str, ...] = ()
+    load: LabLoad = LabLoad()
 
     @property
     def file(self) -> str:
@@ -110,6 +169,9 @@ def read_lab(path: Path) -> Lab:
             minutes=int(content["minutes"]),
             read=_texts(content, "read"),
             data=content["data"],
+            needs=_texts(content, "needs") if "needs" in content else (),
+            solved=_texts(content, "solved") if "solved" in content else (),
+            load=_load(content.get("load", {})),
             hints=_texts(content, "hints"),
             covers=_texts(content, "covers"),
         )
@@ -118,6 +180,15 @@ def read_lab(path: Path) -> Lab:
     if len(lab.hints) != HINTS:
         raise UserError(f"{path}: a lab has {HINTS} hints, not {len(lab.hints)}.")
     return lab
+
+
+def _load(table: Mapping[str, Any]) -> LabLoad:
+    settings = dict(table)
+    if "providers" in settings:
+        settings["providers"] = _texts(settings, "providers")
+    if "outage" in settings:
+        settings["outage"] = LabOutage(**settings["outage"])
+    return LabLoad(**settings)
 
 
 def _text(content: Mapping[str, Any], name: str) -> str:

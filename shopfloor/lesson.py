@@ -11,8 +11,9 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cache
+from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Engine, Row, func, select, text
 from sqlalchemy.orm import Session
@@ -22,28 +23,39 @@ from shopfloor import databases, dependencies, plans, stages
 from shopfloor import load as load_module
 from shopfloor.claims import claim
 from shopfloor.figures import figure, label_lines, use_style
-from shopfloor.latency import latency
+from shopfloor.faults import latency
 from shopfloor.load import LoadResult
 from shopfloor.measure import QueryLog, compare, count_queries
 from shopfloor.paths import material
 from shopfloor.plans import Plan
 from shopfloor.services import Services, running_services
-from shopfloor.stages import Server, Stage
+from shopfloor.services.delivery import start_delivery
+from shopfloor.services.payments import start_payments
+from shopfloor.services.providers import Plan as FaultPlan
+from shopfloor.services.providers import ProviderProcess
+from shopfloor.services.valkey import private_valkey
+from shopfloor.stages import Server
 
 __all__ = [
+    "FaultPlan",
     "Lesson",
     "Table",
     "claim",
     "compare",
     "count_queries",
     "database",
+    "delivery",
     "figure",
     "label_lines",
     "latency",
     "load",
+    "payments",
     "serving",
     "solution",
+    "valkey",
 ]
+
+T = TypeVar("T")
 
 use_style()  # a chapter's plots are drawn in the book's style
 
@@ -173,12 +185,40 @@ def solution(address: str) -> ModuleType:
     return module
 
 
+def payments() -> ProviderProcess:
+    """A payment provider of the reader's own, in good health; gone when the notebook ends."""
+    return _ending_with_the_page(start_payments(log=_log("payments")))
+
+
+def delivery() -> ProviderProcess:
+    """A delivery company of the reader's own, in good health; gone when the notebook ends."""
+    return _ending_with_the_page(start_delivery(log=_log("delivery")))
+
+
+def valkey(*settings: str) -> str:
+    """An empty Valkey of the reader's own; returns its URL. Gone when the notebook ends.
+
+    Args:
+        *settings: lines of its configuration, such as `maxmemory 2mb`.
+    """
+    return _ending_with_the_page(private_valkey(material().state, *settings))
+
+
 @contextmanager
-def serving(size: databases.Size = "medium", **topics: str | Sequence[str]) -> Iterator[dict[str, Server]]:
+def serving(
+    size: databases.Size = "medium",
+    *,
+    workers: int = 1,
+    settings: Mapping[str, str] | None = None,
+    **topics: str | Sequence[str],
+) -> Iterator[dict[str, Server]]:
     """Serve several stages of the shop at once, each with a database of its own.
 
     Args:
         size: of their seed data.
+        workers: how many processes serve each of them.
+        settings: more of the shop's settings, by the names of their environment variables, such as
+            `{"PAYMENTS_URL": payments.url}`.
         topics: by the name that the figures will show, what each stage has solved: `"naive"`, `"solved"`
             or a list of topics.
 
@@ -186,7 +226,15 @@ def serving(size: databases.Size = "medium", **topics: str | Sequence[str]) -> I
         The servers by those names.
     """
     with ExitStack() as running:
-        yield {name: _serve(running, stages.build(solved), size) for name, solved in topics.items()}
+        environment = {"REDIS_URL": _services().redis_url, **(settings or {})}
+        servers = {}
+        for name, solved in topics.items():
+            clone = running.enter_context(databases.clone(_services(), size))
+            stage = stages.build(solved)
+            servers[name] = running.enter_context(
+                stages.serve(stage, database_url=clone.url, settings=environment, workers=workers)
+            )
+        yield servers
 
 
 def load(
@@ -210,9 +258,16 @@ def _writes(statement: str | Executable) -> bool:
     return str(statement).split(maxsplit=1)[0].upper() in {"INSERT", "UPDATE", "DELETE", "MERGE"}
 
 
-def _serve(running: ExitStack, stage: Stage, size: databases.Size) -> Server:
-    clone = running.enter_context(databases.clone(_services(), size))
-    return running.enter_context(stages.serve(stage, database_url=clone.url, redis_url=_services().redis_url))
+def _ending_with_the_page(running: AbstractContextManager[T]) -> T:
+    page = ExitStack()
+    atexit.register(page.close)
+    return page.enter_context(running)
+
+
+def _log(name: str) -> Path:
+    logs = material().state / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    return logs / f"{name}.log"
 
 
 @cache

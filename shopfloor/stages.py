@@ -115,7 +115,7 @@ def serve(
     *,
     database_url: str,
     redis_url: str | None = None,
-    payments_url: str | None = None,
+    settings: Mapping[str, str] | None = None,
     threads: int = 8,
     workers: int = 1,
     create_indexes: bool = True,
@@ -126,7 +126,7 @@ def serve(
         stage: what `build` gives.
         database_url: the shop's database, with its tables.
         redis_url: its Redis protocol server, or None.
-        payments_url: its payment provider, or None.
+        settings: more of them, by the names of their environment variables, such as `{"PAYMENTS_URL": ...}`.
         threads: how many requests each worker answers at once.
         workers: how many processes answer.
         create_indexes: first create the stage's own indexes, as far as the database lacks them.
@@ -134,7 +134,7 @@ def serve(
     Raises:
         UserError: the shop did not start; the message has the end of its log.
     """
-    environment = _environment(stage, DATABASE_URL=database_url, REDIS_URL=redis_url, PAYMENTS_URL=payments_url)
+    environment = _environment(stage, DATABASE_URL=database_url, REDIS_URL=redis_url, **(settings or {}))
     if create_indexes:
         _create_indexes(stage, environment)
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:

@@ -34,6 +34,7 @@ from shopfloor.labs import Lab
 from shopfloor.paths import material
 from shopfloor.services import Services
 from shopfloor.services.process import Child, ChildError, log_tail, start_child
+from shopfloor.services.valkey import private_valkey
 
 SECONDS = 20.0
 """How long the checks of one file may take."""
@@ -95,6 +96,7 @@ class Engine:
         self._state = state or material().state
         self._turn = threading.Lock()
         self._running = ExitStack()
+        self._valkey: str | None = None
 
     def __enter__(self) -> Self:
         self._folder = self._running.enter_context(_own_folder(self._state))
@@ -132,6 +134,14 @@ class Engine:
             fields = {"story": story} if story else self._judged(lab, content)
             return Verdict(lab.address, **fields, seconds=time.monotonic() - began)
 
+    def _redis_url(self, lab: Lab) -> str:
+        """Of a Valkey of its own, for a lab whose checks look into it."""
+        if "valkey" not in lab.needs:
+            return self._services.redis_url
+        if self._valkey is None:
+            self._valkey = self._running.enter_context(private_valkey(self._state))
+        return self._valkey
+
     def _judged(self, lab: Lab, content: bytes) -> dict[str, Any]:
         """The fields of a verdict on a file that Python can read."""
         with (
@@ -145,7 +155,8 @@ class Engine:
                 "tests": str(tests),
                 "stage": str(_lay_out(lab, content, Path(folder, "stage"))),
                 "database_url": database.url,
-                "redis_url": self._services.redis_url,
+                "redis_url": self._redis_url(lab),
+                "needs": lab.needs,
                 "seconds": self._seconds,
             }
             told = self._warm.ask(request, self._seconds + MARGIN_SECONDS)
@@ -368,8 +379,10 @@ def _own_folder(state: Path) -> Iterator[Path]:
 
 
 def _lay_out(lab: Lab, content: bytes, stage: Path) -> Path:
-    """The naive shop with this content for the lab's file, as a copy. What is compiled already comes along."""
+    """The lab's shop with this content for its file, as a copy. What is compiled already comes along."""
     shutil.copytree(material().labs / "shop", stage / "shop")
+    for topic in lab.solved:
+        shutil.copy2(material().solutions / "shop" / f"{topic}.py", stage / "shop" / f"{topic}.py")
     file = stage / "shop" / lab.file
     for compiled in file.parent.glob(f"__pycache__/{file.stem}.*"):
         compiled.unlink()

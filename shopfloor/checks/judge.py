@@ -1,33 +1,33 @@
 """Runs a lab's checks with pytest, in a process that never executes a line of the learner's.
 
-What a check may use is here: the learner's shop over HTTP with the statements that it sends read off
-the wire, the indexes that it declares, and the database itself.
+What a check may use is here: the learner's shop over HTTP with what it asks of others read off the wire, the indexes
+that it declares, the providers that it calls, the database and the cache themselves.
 """
 
-import http.client
-import json
 import os
 import re
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlencode
+from typing import Any, Protocol
 
 import psycopg
 import pytest
+import redis
 from sqlalchemy import Connection, create_engine, text
 
-from shopfloor.checks.learner import Learner, LearnerFailed, Output, learner
+from shopfloor.checks.learner import LearnerFailed, Output, environment, learner
 from shopfloor.checks.say import NotRight, wrong
-from shopfloor.checks.wire import Recorder, Statement, recording
+from shopfloor.checks.shop import Shop, serving
 from shopfloor.plans import Plan, explain
+from shopfloor.services.delivery import Couriers
+from shopfloor.services.fault_plan import Plan as FaultPlan
+from shopfloor.services.payments import Charges
+from shopfloor.services.providers import Provider, running
 
-ANSWER_SECONDS = 5.0
-LARGEST_ANSWER = 16 * 2**20
 # As `shop.database.create_indexes` wants it, which a learner's file cannot be asked: with a name.
 CREATE_INDEX = re.compile(
     r"(\s|--[^\n]*\n)*CREATE\s+(UNIQUE\s+)?INDEX\s+(IF\s+NOT\s+EXISTS\s+)?\w+\s+ON\s", re.IGNORECASE
@@ -42,96 +42,28 @@ class Task:
         tests: the lab's test file.
         stage: the folder with the learner's shop.
         database_url: a database with seed data, this process's alone.
-        redis_url: of Valkey.
+        redis_url: of a Valkey, this process's alone if the lab needs one.
+        needs: what else it needs: see `shopfloor.labs.Lab`.
     """
 
     tests: Path
     stage: Path
     database_url: str
     redis_url: str
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the learner's shop answered, and what it asked the database for it."""
-
-    did: str
-    status: int
-    body: Any
-    statements: list[Statement]
-
-    @property
-    def rows(self) -> int:
-        """How many rows the database sent."""
-        return sum(statement.rows for statement in self.statements)
-
-    @property
-    def bytes(self) -> int:
-        """What those rows weighed."""
-        return sum(statement.bytes for statement in self.statements)
-
-
-class Shop:
-    """The learner's shop, asked over HTTP."""
-
-    def __init__(self, port: int, recorder: Recorder, process: Learner) -> None:
-        self._port, self._recorder, self._process = port, recorder, process
-
-    @property
-    def output(self) -> str:
-        """The first of what the shop has printed, its log and its tracebacks among it: as the learner's claim."""
-        return self._process.printed.text
-
-    def get(self, path: str, **query: Any) -> Answer:
-        """Ask, and read off the wire what the shop asks the database meanwhile.
-
-        Raises:
-            LearnerFailed: no answer came in time, or the connection broke.
-        """
-        address = f"{path}?{urlencode(query)}" if query else path
-        self._recorder.clear()
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=ANSWER_SECONDS)
-        try:
-            connection.request("GET", address)
-            response = connection.getresponse()
-            body = _body(response)
-        except TimeoutError:
-            raise LearnerFailed(f"GET {address} had no answer after {ANSWER_SECONDS:.0f} s: does it loop?") from None
-        except (OSError, http.client.HTTPException) as error:
-            fate = self._process.fate() or "Does the file call sys.exit in a request?"
-            raise LearnerFailed(
-                f"GET {address} had no answer: the connection broke off ({type(error).__name__}). {fate}"
-            ) from None
-        finally:
-            connection.close()
-        return Answer(f"GET {address}", response.status, _json(body), self._recorder.statements)
-
-
-def _body(response: http.client.HTTPResponse) -> bytes:
-    """Read it, but not for ever.
-
-    Raises:
-        TimeoutError: it goes on and on.
-        LearnerFailed: it is too large.
-    """
-    body, deadline = b"", time.monotonic() + ANSWER_SECONDS
-    while data := response.read1(65536):
-        body += data
-        if len(body) > LARGEST_ANSWER:
-            raise LearnerFailed(f"The shop's answer is larger than {LARGEST_ANSWER // 2**20} MB.")
-        if time.monotonic() > deadline:
-            raise TimeoutError
-    return body
-
-
-def _json(body: bytes) -> Any:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return body.decode(errors="replace")
+    needs: tuple[str, ...] = ()
 
 
 Tell = Callable[[Mapping[str, Any]], None]
+
+
+PROVIDERS: dict[str, Callable[[], Charges | Couriers]] = {"payments": Charges, "delivery": Couriers}
+
+
+class StartShop(Protocol):
+    """Serves the learner's shop anew while a block runs."""
+
+    def __call__(self, **settings: str) -> AbstractContextManager[Shop]:
+        """Settings are those of its environment, beyond what the lab's own `settings` say."""
 
 
 class Judge:
@@ -139,8 +71,13 @@ class Judge:
 
     def __init__(self, task: Task, tell: Tell) -> None:
         self.task = task
-        self.printed = Output()
+        self.outputs: list[Output] = []
         self._tell = tell
+
+    def _output(self) -> Output:
+        """Where one more process of the learner's may print."""
+        self.outputs.append(Output())
+        return self.outputs[-1]
 
     def pytest_configure(self, config: pytest.Config) -> None:
         """Have traces short: to read the source of every frame takes a tenth of a second."""
@@ -167,14 +104,52 @@ class Judge:
             item.session.shouldstop = "nothing is left to check"
 
     @pytest.fixture(scope="session")
-    def shop(self) -> Iterator[Shop]:
-        """The learner's shop, served; its statements are read off the wire."""
-        with recording(self.task.database_url) as recorder:
-            environment = _environment(DATABASE_URL=recorder.url, REDIS_URL=self.task.redis_url)
-            with learner(self.task.stage, "serve", environment, self.printed) as process:
-                shop = Shop(int(process.told["port"]), recorder, process)
-                shop.get("/readyz")  # connecting asks the server some things that are no page's fault
-                yield shop
+    def settings(self) -> dict[str, str]:
+        """What the shop is told besides where everything is. A lab's test file says its own."""
+        return {}
+
+    @pytest.fixture(scope="session")
+    def start(self, settings: dict[str, str], providers: dict[str, Provider]) -> StartShop:
+        """Serves the learner's shop anew, for a check that wants one in its first state, or several."""
+        urls = {f"{name.upper()}_URL": provider.url for name, provider in providers.items()}
+        task = self.task
+
+        def start(**more: str) -> AbstractContextManager[Shop]:
+            given = urls | settings | more
+            return serving(task.stage, task.database_url, task.redis_url, given, self._output())
+
+        return start
+
+    @pytest.fixture(scope="session")
+    def shop(self, start: StartShop) -> Iterator[Shop]:
+        """The learner's shop, one for all checks."""
+        with start() as shop:
+            yield shop
+
+    @pytest.fixture(scope="session")
+    def providers(self) -> Iterator[dict[str, Provider]]:
+        """The outside providers that the lab needs, by name, in their first state."""
+        with ExitStack() as stack:
+            needed = {name: Provider(make()) for name, make in PROVIDERS.items() if name in self.task.needs}
+            for provider in needed.values():
+                stack.enter_context(running(provider))
+            yield needed
+
+    @pytest.fixture
+    def payments(self, providers: dict[str, Provider]) -> Provider:
+        """The payment provider, in good health, without a memory of earlier checks."""
+        return _recovered(providers["payments"])
+
+    @pytest.fixture
+    def delivery(self, providers: dict[str, Provider]) -> Provider:
+        """The delivery company, likewise."""
+        return _recovered(providers["delivery"])
+
+    @pytest.fixture(scope="session")
+    def valkey(self) -> Iterator[redis.Redis]:
+        """Valkey itself, for facts, past what the shop sees of it."""
+        with redis.Redis.from_url(self.task.redis_url, socket_timeout=5) as client:
+            yield client
 
     @pytest.fixture(scope="session")
     def database(self) -> Iterator[Connection]:
@@ -187,7 +162,7 @@ class Judge:
     @pytest.fixture(scope="session")
     def declared(self) -> list[str]:
         """The statements that the learner's `INDEXES` holds."""
-        with learner(self.task.stage, "indexes", _environment(), self.printed) as process:
+        with learner(self.task.stage, "indexes", environment(), self._output()) as process:
             told = process.told["indexes"]
         if not isinstance(told, list) or not all(isinstance(statement, str) for statement in told):
             raise LearnerFailed(f"INDEXES must be a tuple of strings, one CREATE INDEX statement each; it is {told!r}.")
@@ -286,6 +261,12 @@ ORDER BY name
 """
 
 
+def _recovered(provider: Provider) -> Provider:
+    provider.plan = FaultPlan()
+    provider.forget()
+    return provider
+
+
 def _create(connection: Connection, statement: str, refusals: Mapping[str, str]) -> None:
     """Create an index.
 
@@ -320,9 +301,13 @@ def judge(task: Task, tell: Tell) -> None:
         tell: told `checks`, all there are; the `result` of each that ran; at the `end` how pytest ended, and
             what was printed; and what is `broken`, if the checks themselves are. Only with all of these is it complete.
     """
+    if "valkey" in task.needs:
+        with redis.Redis.from_url(task.redis_url) as client:
+            client.flushall()  # what an earlier check has left
     plugin = Judge(task, tell)
     code = _run_pytest(task.tests, plugin)
-    tell({"end": code, "printed": plugin.printed.text, "printed_bytes": plugin.printed.size})
+    printed = "".join(output.text for output in plugin.outputs)
+    tell({"end": code, "printed": printed, "printed_bytes": sum(output.size for output in plugin.outputs)})
 
 
 def warm_up() -> None:
@@ -369,7 +354,3 @@ def _result(item: pytest.Item, report: pytest.TestReport, error: BaseException |
         story = f"This check could not be finished. {type(error).__name__}: {error}"
         result |= {"story": story, "trace": report.longreprtext}
     return result
-
-
-def _environment(**urls: str) -> dict[str, str]:
-    return {"PATH": os.environ.get("PATH", ""), "TZ": "UTC", **urls}

@@ -10,6 +10,7 @@ forked away into a session of its own is not found; its group is killed everywhe
 """
 
 import contextlib
+import datetime
 import json
 import logging
 import os
@@ -20,7 +21,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ OPEN_FILES = 200
 PROCESSOR_SECONDS = 10
 LOAD_SECONDS = 6.0
 LONGEST_REPORT = MEGABYTE
-KEPT_OUTPUT = 20_000  # a traceback through SQLAlchemy, or two
+KEPT_OUTPUT = 100_000  # some tracebacks through SQLAlchemy; the log of as many requests as a check makes
 MOST_OUTPUT = 16 * MEGABYTE
 
 
@@ -126,15 +127,28 @@ class Learner:
 _running: set[int] = set()
 
 
+def environment(**settings: str) -> dict[str, str]:
+    """What the learner's process sees: these, and nothing of the environment of whoever runs the checks."""
+    return {"PATH": os.environ.get("PATH", ""), "TZ": "UTC", **settings}
+
+
+def _right() -> float:
+    """The clock is right."""
+    return 0.0
+
+
 @contextlib.contextmanager
-def learner(stage: Path, task: str, environment: dict[str, str], printed: Output) -> Iterator[Learner]:
+def learner(
+    stage: Path, task: str, seen: dict[str, str], printed: Output, clock: Callable[[], float] = _right
+) -> Iterator[Learner]:
     """Run the learner's shop in a process of its own while the block runs.
 
     Args:
         stage: the folder that holds `shop/`.
         task: `serve`, to serve it by HTTP; `indexes`, to tell what `shop.data.indexing` declares.
-        environment: what the shop sees.
+        seen: the environment that the shop sees.
         printed: gets what it prints.
+        clock: by how many seconds the time of day that it sees is wrong.
 
     Raises:
         LearnerFailed: it did not get ready.
@@ -145,7 +159,7 @@ def learner(stage: Path, task: str, environment: dict[str, str], printed: Output
     judge = os.getpid()
     pid = os.fork()
     if pid == 0:
-        _become(stage, task, environment, judge=judge, told=told, output=output)
+        _become(stage, task, seen, clock, judge=judge, told=told, output=output)
     os.close(told)
     os.close(output)
     running = Learner(pid, printed)
@@ -211,7 +225,9 @@ def _understood(line: bytes) -> dict[str, Any]:
         raise LearnerFailed("The file wrote into a file descriptor that is not its own.") from None
 
 
-def _become(stage: Path, task: str, environment: dict[str, str], *, judge: int, told: int, output: int) -> None:
+def _become(
+    stage: Path, task: str, seen: dict[str, str], clock: Callable[[], float], *, judge: int, told: int, output: int
+) -> None:
     """In the forked process: limit it, load the learner's shop, report, and serve until killed."""
     leave = os._exit  # the learner's code may replace it
     try:
@@ -222,7 +238,8 @@ def _become(stage: Path, task: str, environment: dict[str, str], *, judge: int, 
         _redirect(told, output)
         _limit()
         os.environ.clear()
-        os.environ.update(environment)
+        os.environ.update(seen)
+        _set_clock(clock)
         os.chdir(stage)
         sys.path.insert(0, str(stage))
         for name in [name for name in sys.modules if name.partition(".")[0] == "shop"]:
@@ -251,6 +268,7 @@ def _redirect(told: int, output: int) -> None:
 
 
 def _limit() -> None:
+    threading.stack_size(MEGABYTE)  # by default 8: fifty requests at once would be most of what it may have
     statm = Path("/proc/self/statm")  # Linux; elsewhere the limit on address space is not kept by the system
     if statm.exists():
         limit = int(statm.read_text().split()[0]) * resource.getpagesize() + EXTRA_MEMORY
@@ -259,6 +277,25 @@ def _limit() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE, LARGEST_FILE))
     resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _set_clock(offset: Callable[[], float]) -> None:
+    """Have Python's time of day, and no other clock, be off by what `offset` says from now on."""
+    right_time, right_nanoseconds = time.time, time.time_ns
+    right_datetime = datetime.datetime
+
+    class Shifted(right_datetime):  # type: ignore[valid-type, misc]  # it is what datetime.datetime was
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:
+            return right_datetime.fromtimestamp(right_time() + offset(), tz)
+
+        @classmethod
+        def utcnow(cls) -> datetime.datetime:
+            return cls.now(datetime.UTC).replace(tzinfo=None)
+
+    time.time = lambda: right_time() + offset()
+    time.time_ns = lambda: right_nanoseconds() + int(offset() * 1e9)
+    datetime.datetime = Shifted  # type: ignore[misc]  # on purpose
 
 
 def _tell(told: int, report: dict[str, Any]) -> None:

@@ -23,19 +23,26 @@ from typing import Any
 # Imported for those that are forked from here: what they would import themselves.
 import flask
 import httpx2
+import opentelemetry.exporter.otlp.proto.http.trace_exporter
+import opentelemetry.instrumentation.flask
+import opentelemetry.instrumentation.redis
+import opentelemetry.instrumentation.sqlalchemy
+import opentelemetry.sdk.trace.export
+import prometheus_client.multiprocess
 import psycopg
 import pydantic.networks
 import pydantic_settings
 import redis
 import sqlalchemy.dialects.postgresql.psycopg
+import structlog
 import werkzeug.serving
 
 from shopfloor.checks.judge import Task, judge, warm_up
 from shopfloor.services.watchdog import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, prctl, send, sweep
 
 WARMED = (
-    *(encodings.idna, flask, httpx2, psycopg, pydantic.networks, pydantic_settings, redis),
-    *(sqlalchemy.dialects.postgresql.psycopg, werkzeug.serving),
+    *(encodings.idna, flask, httpx2, opentelemetry, prometheus_client.multiprocess, psycopg, pydantic.networks),
+    *(pydantic_settings, redis, sqlalchemy.dialects.postgresql.psycopg, structlog, werkzeug.serving),
 )
 PR_SET_DUMPABLE = 4
 END_SECONDS = 1.0
@@ -104,7 +111,11 @@ def _judge(request: dict[str, Any], warm: int, told: int) -> None:
             os.dup2(nowhere, standard)
         os.close(nowhere)
         task = Task(
-            Path(request["tests"]), Path(request["stage"]), str(request["database_url"]), str(request["redis_url"])
+            tests=Path(request["tests"]),
+            stage=Path(request["stage"]),
+            database_url=str(request["database_url"]),
+            redis_url=str(request["redis_url"]),
+            needs=tuple(request["needs"]),
         )
         with os.fdopen(told, "wb") as stream:
             judge(task, lambda record: _say(stream, record))

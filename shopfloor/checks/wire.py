@@ -10,18 +10,17 @@ import re
 import socket
 import struct
 import threading
-import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
+
+from shopfloor.checks.tap import tapping
 
 SSL_REQUEST, GSS_REQUEST = 80877103, 80877104
 LONGEST_STARTUP = 10_000  # PostgreSQL's own limit (MAX_STARTUP_PACKET_LENGTH)
 LONGEST_BODY = 2**20  # what is heard of a message; all of it is passed on
-CHUNK = 65536
 
 _HOUSEKEEPING = re.compile(
     r"\s*(BEGIN|COMMIT|ROLLBACK|SAVEPOINT|RELEASE|SET|SHOW|DEALLOCATE|SELECT pg_catalog\.version)\b", re.IGNORECASE
@@ -80,80 +79,11 @@ def recording(url: str) -> Iterator[Recorder]:
         The recorder; its `url` is what the program under test must be given.
     """
     parts = urlsplit(url)
-    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+    recorder = Recorder("")
+    with tapping((parts.hostname or "127.0.0.1", parts.port or 5432), lambda: _Conversation(recorder)) as tap:
         credentials = parts.netloc.rpartition("@")[0]
-        recorder = Recorder(parts._replace(netloc=f"{credentials}@127.0.0.1:{listener.getsockname()[1]}").geturl())
-        proxy = _Proxy(listener, (parts.hostname or "127.0.0.1", parts.port or 5432), recorder)
-        proxy.start()
-        try:
-            yield recorder
-        finally:
-            proxy.stop()
-
-
-class _Proxy:
-    """Joins each connection to one of its own to the server, with a thread for each direction."""
-
-    def __init__(self, listener: socket.socket, server: tuple[str, int], recorder: Recorder) -> None:
-        self._listener, self._server, self._recorder = listener, server, recorder
-        self._lock = threading.Lock()
-        self._open: weakref.WeakSet[socket.socket] = weakref.WeakSet()
-        self._threads: list[threading.Thread] = []
-        self._stopped = False
-
-    def start(self) -> None:
-        self._spawn(self._accept)
-
-    def stop(self) -> None:
-        """Hang up on everyone, and return when no thread is left."""
-        with self._lock:
-            self._stopped = True
-            for connection in self._open:
-                _hang_up(connection)
-        with suppress(OSError):  # closing a listener does not wake who waits on it; a caller does
-            socket.create_connection(self._listener.getsockname(), timeout=1).close()
-        for thread in self._threads:  # the one that starts others comes first
-            thread.join()
-
-    def _spawn(self, work: Callable[..., None], *arguments: object) -> threading.Thread:
-        thread = threading.Thread(target=work, args=arguments, daemon=True)
-        self._threads.append(thread)
-        thread.start()
-        return thread
-
-    def _accept(self) -> None:
-        while not self._stopped:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:  # no descriptor left, or the caller is gone already
-                time.sleep(0.01)
-            else:
-                self._spawn(self._join, client)
-
-    def _join(self, client: socket.socket) -> None:
-        with client, suppress(OSError, EOFError, ValueError):  # someone hung up, or does not speak the protocol
-            self._keep(client)
-            startup = _startup(client)
-            with socket.create_connection(self._server) as server:
-                self._keep(server)
-                server.sendall(startup)
-                talk = _Conversation(self._recorder)
-                back = self._spawn(_pass_on, server, client, talk.answered)
-                _pass_on(client, server, talk.asked)
-                back.join()
-
-    def _keep(self, connection: socket.socket) -> None:
-        """Have `stop` hang up on a connection; at once, when that has been."""
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with self._lock:
-            self._open.add(connection)
-            if self._stopped:
-                _hang_up(connection)
-
-
-def _hang_up(connection: socket.socket) -> None:
-    with suppress(OSError):  # it is closed already
-        connection.shutdown(socket.SHUT_RDWR)
+        recorder.url = parts._replace(netloc=f"{credentials}@127.0.0.1:{tap.port}").geturl()
+        yield recorder
 
 
 def _startup(client: socket.socket) -> bytes:
@@ -184,18 +114,6 @@ def _exactly(client: socket.socket, length: int) -> bytes:
     return data
 
 
-def _pass_on(source: socket.socket, target: socket.socket, heard: "_Messages") -> None:
-    """Hear, then pass on, so that what the program has been answered is recorded by then."""
-    try:
-        with suppress(OSError, ValueError):
-            while data := source.recv(CHUNK):
-                heard.feed(data)
-                target.sendall(data)
-    finally:
-        _hang_up(source)
-        _hang_up(target)
-
-
 @dataclass(frozen=True)
 class _UnderWay:
     """What the server has still to answer: a statement, or where a group of messages ends."""
@@ -208,12 +126,24 @@ class _Conversation:
     """One connection: which statements it prepared, which are under way."""
 
     def __init__(self, recorder: Recorder) -> None:
-        self.asked = _Messages(self._hear_question, wanted=b"QPBES")
-        self.answered = _Messages(self._hear_answer, wanted=b"")
+        self._questions = _Messages(self._hear_question, wanted=b"QPBES")
+        self._answers = _Messages(self._hear_answer, wanted=b"")
         self._recorder = recorder
         self._prepared: dict[bytes, str] = {}
         self._portals: dict[bytes, str] = {}
         self._under_way: deque[_UnderWay] = deque()
+
+    def begin(self, client: socket.socket) -> bytes:
+        """The start-up message."""
+        return _startup(client)
+
+    def asked(self, data: bytes) -> None:
+        """Hear what the program sends."""
+        self._questions.feed(data)
+
+    def answered(self, data: bytes) -> None:
+        """Hear what PostgreSQL sends."""
+        self._answers.feed(data)
 
     def _hear_question(self, kind: bytes, _length: int, body: bytes) -> None:
         if kind == b"Q":

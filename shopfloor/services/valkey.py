@@ -1,8 +1,10 @@
 """Valkey: finds its server, and starts it with nothing on disk."""
 
 import importlib.util
+import os
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_urlsafe
 
@@ -10,7 +12,7 @@ import redis
 
 from shopfloor.errors import UserError
 from shopfloor.services.connections import redis_version
-from shopfloor.services.place import Place
+from shopfloor.services.place import Place, find_place
 from shopfloor.services.process import Child, start_child, start_on_free_port
 
 CONFIGURATION = """\
@@ -45,8 +47,32 @@ def find_server() -> Path:
     )
 
 
-def start_valkey(place: Place) -> tuple[Child, str]:
+@contextmanager
+def private_valkey(state: Path, *settings: str) -> Iterator[str]:
+    """Start a server for the caller alone, and end it with the block.
+
+    Args:
+        state: the state folder whose copy of the program is used.
+        *settings: more lines of its configuration, such as `maxmemory 2mb`.
+
+    Yields:
+        Its URL.
+
+    Raises:
+        UserError: there is no server, or it does not start.
+    """
+    with Path(os.devnull).open() as lock:
+        child, url = start_valkey(find_place(state, lock.fileno()), *settings)
+        with child:
+            yield url
+
+
+def start_valkey(place: Place, *settings: str) -> tuple[Child, str]:
     """Start the server of this place on a free loopback port, and return it with its URL once it answers.
+
+    Args:
+        place: where it keeps its log.
+        *settings: more lines of its configuration.
 
     Raises:
         UserError: there is no server, or it does not start.
@@ -67,7 +93,9 @@ def start_valkey(place: Place) -> tuple[Child, str]:
             env={},
             cwd=folder,
             # On standard input, where nobody else sees the password.
-            stdin=CONFIGURATION.format(port=port, password=password, folder=folder).encode(),
+            stdin="\n".join(
+                [CONFIGURATION.format(port=port, password=password, folder=folder), *settings, ""]
+            ).encode(),
             keep_fds=(place.lock,),
             identity=place.identity,
         )

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from shopfloor.checks.engine import Engine, Verdict
-from shopfloor.checks.learner import LOAD_SECONDS
+from shopfloor.checks.learner import KEPT_OUTPUT, LOAD_SECONDS
 from tests.checks.conftest import Check, assert_ends
 from tests.checks.tiny import TinyLab
 
@@ -168,7 +168,7 @@ def test_a_flood_at_import(lab: TinyLab, check: Check, code: str) -> None:
     verdict = check(lab, at_import(lab, code))
     if "still being loaded" not in verdict.story:  # a busy machine does not even get so far
         refused(verdict, "printed more than 16 MB")
-        assert len(verdict.printed) <= 20_000
+        assert len(verdict.printed) <= KEPT_OUTPUT
         assert verdict.printed_bytes > 16 * 2**20
 
 

@@ -11,7 +11,8 @@ import psycopg
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
-from shopfloor.checks.wire import CHUNK, LONGEST_BODY, Recorder, _Conversation, _Messages, recording
+from shopfloor.checks.tap import CHUNK
+from shopfloor.checks.wire import LONGEST_BODY, Recorder, _Conversation, _Messages, recording
 from shopfloor.services import Services
 from tests.helpers import wait_until
 
@@ -110,13 +111,13 @@ def test_an_error_in_a_pipeline() -> None:
     recorder = Recorder("")
     talk = _Conversation(recorder)
     for name in (b"a", b"b", b"c", b"d"):
-        talk.asked.feed(message(b"P", name + b"\0SELECT " + name + b"\0\0\0"))
+        talk.asked(message(b"P", name + b"\0SELECT " + name + b"\0\0\0"))
     for group in ((b"a", b"b", b"c"), (b"d",)):
         for name in group:
-            talk.asked.feed(message(b"B", b"\0" + name + b"\0rest") + message(b"E", b"\0\0\0\0\0"))
-        talk.asked.feed(message(b"S"))
+            talk.asked(message(b"B", b"\0" + name + b"\0rest") + message(b"E", b"\0\0\0\0\0"))
+        talk.asked(message(b"S"))
     row, complete, error, ready = message(b"D", b"xy"), message(b"C"), message(b"E"), message(b"Z", b"I")
-    talk.answered.feed(row * 3 + complete + error + ready + row * 4 + complete + ready)
+    talk.answered(row * 3 + complete + error + ready + row * 4 + complete + ready)
     assert seen(recorder) == [("SELECT a", 3), ("SELECT b", 0), ("SELECT c", 0), ("SELECT d", 4)]
     assert recorder.statements[3].bytes == 8
 

@@ -17,8 +17,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Connection, text
 
-from shopfloor.checks.judge import Answer, Shop
 from shopfloor.checks.say import differs, wrong
+from shopfloor.checks.shop import Answer, Shop
 from shopfloor.checks.wire import Statement
 
 Json = dict[str, Any]
