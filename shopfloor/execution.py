@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-import yaml
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
 from jupyter_client.manager import AsyncKernelManager
@@ -29,6 +28,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
+from shopfloor import contents
 from shopfloor.disturbance import disturbed_since
 from shopfloor.errors import UserError
 from shopfloor.measure import provenance
@@ -118,7 +118,7 @@ def notebook_pages(source: Material | None = None) -> list[Page]:
     """
     place = source or material()
     pages = []
-    for name in _toc_entries(yaml.safe_load((place.root / "_toc.yml").read_text(encoding="utf-8"))):
+    for name in contents.pages(place.root):
         path = place.root / f"{name}.md"
         if not path.is_file():
             raise UserError(f"_toc.yml names {name}, but there is no {name}.md. Write the page or take the line out.")
@@ -269,16 +269,6 @@ def _stand_in(page: Page) -> NotebookNode:
 def _shows_a_value(source: str) -> bool:
     body = ast.parse(source).body
     return bool(body) and isinstance(body[-1], ast.Expr)
-
-
-def _toc_entries(toc: Any) -> list[str]:
-    """All `root:` and `file:` names of a Jupyter Book table of contents, in order."""
-    if isinstance(toc, list):
-        return [name for item in toc for name in _toc_entries(item)]
-    if not isinstance(toc, dict):
-        return []
-    own = [str(toc[key]) for key in ("root", "file") if key in toc]
-    return own + [name for value in toc.values() if isinstance(value, list) for name in _toc_entries(value)]
 
 
 def _digest(path: Path) -> str:

@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-import yaml
-
-from shopfloor import mutation, syllabus
+from shopfloor import contents, mutation, syllabus
 from shopfloor.checks.engine import Verdict
 from shopfloor.checks.many import check_many
 from shopfloor.console import out, step
@@ -206,18 +204,8 @@ class _Book:
     """
 
     def __init__(self, root: Path) -> None:
-        contents = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
-        self.pages = set(_pages(contents))
+        self.pages = set(contents.pages(root))
         self.points = set(syllabus.load(root / "book" / "syllabus.yml").points)
-
-
-def _pages(contents: object) -> Iterator[str]:
-    if isinstance(contents, dict):
-        yield from (contents[key] for key in ("root", "file") if key in contents)
-        contents = list(contents.values())
-    if isinstance(contents, list):
-        for part in contents:
-            yield from _pages(part)
 
 
 def _on_paper(lab: Lab, book: _Book) -> Iterator[str]:

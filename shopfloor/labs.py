@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shopfloor import contents
 from shopfloor.errors import UserError
 from shopfloor.paths import material
 
@@ -23,12 +24,12 @@ class LabOutage:
 
     Attributes:
         provider: where: `payments` or `delivery`.
-        start: from which second of the measured time on.
-        end: until which.
+        start: from which second of the measured time on; at least 1, so that there is a time before.
+        end: until which; at least two seconds later.
         fault: what, as a provider's plan writes it: `hang`, `error 503`.
 
     Raises:
-        ValueError: it ends before it begins.
+        ValueError: it is not so.
     """
 
     provider: str
@@ -37,7 +38,7 @@ class LabOutage:
     fault: str
 
     def __post_init__(self) -> None:
-        if not 0 <= self.start < self.end:
+        if self.start < 1 or self.end < self.start + 2:
             raise ValueError(f"an outage cannot last from second {self.start} to second {self.end}")
 
 
@@ -136,8 +137,9 @@ def all_labs() -> dict[str, Lab]:
     Raises:
         UserError: a `lab.toml` is not well formed.
     """
-    files = sorted(material().labs.glob("*/*/lab.toml"))
-    return {lab.address: lab for lab in map(read_lab, files)}
+    labs = {lab.address: lab for lab in map(read_lab, sorted(material().labs.glob("*/*/lab.toml")))}
+    briefs = [page.removeprefix("labs/").removesuffix("/brief") for page in contents.pages(material().root)]
+    return {address: labs[address] for address in (*briefs, *labs) if address in labs}
 
 
 def find_lab(address: str) -> Lab:
