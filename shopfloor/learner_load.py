@@ -91,9 +91,8 @@ def run(address: str) -> None:
 def _with_theirs(lab: Lab, content: bytes) -> Stage:
     """The shop that the lab is about, with the learner's file."""
     solutions = stages.solved_topics()
-    return stages.build_with(
-        {topic: solutions[topic].read_bytes() for topic in lab.solved} | {lab.address: content},
-    )
+    solved = {topic: solutions[topic].read_bytes() for topic in lab.solved}
+    return stages.build_with(solved | {lab.address: content})
 
 
 @contextmanager

@@ -22,9 +22,9 @@ from sqlalchemy.sql import Executable
 from shopfloor import databases, dependencies, plans, stages
 from shopfloor import load as load_module
 from shopfloor.claims import claim
-from shopfloor.figures import figure, label_lines, use_style
 from shopfloor.faults import latency
-from shopfloor.load import LoadResult
+from shopfloor.figures import figure, label_lines, use_style
+from shopfloor.load import LoadResult, Outage
 from shopfloor.measure import QueryLog, compare, count_queries
 from shopfloor.paths import material
 from shopfloor.plans import Plan
@@ -39,6 +39,7 @@ from shopfloor.stages import Server
 __all__ = [
     "FaultPlan",
     "Lesson",
+    "Outage",
     "Table",
     "claim",
     "compare",
@@ -238,7 +239,13 @@ def serving(
 
 
 def load(
-    servers: dict[str, Server], topic: str, *, users: int = 16, seconds: int = 8, data: object = None
+    servers: dict[str, Server],
+    topic: str,
+    *,
+    users: int = 16,
+    seconds: int = 8,
+    data: object = None,
+    events: Sequence[Outage] = (),
 ) -> LoadResult:
     """Run a topic's Locust users against each server in turn.
 
@@ -248,10 +255,11 @@ def load(
         users: how many ask at once.
         seconds: for how long each server is asked.
         data: what the users need to know, such as whose orders to ask for; the topic's `load.py` says what.
+        events: what goes wrong meanwhile, in each server's run.
     """
     users_file = material().labs / topic / "load.py"
     dependencies.note(users_file)
-    return load_module.load(servers, users_file, users=users, seconds=seconds, data=data)
+    return load_module.load(servers, users_file, users=users, seconds=seconds, data=data, events=events)
 
 
 def _writes(statement: str | Executable) -> bool:

@@ -184,7 +184,7 @@ def scrape(url: str) -> Metrics:
     """
     try:
         request = Request(url, headers={"Accept": ACCEPT})  # noqa: S310 - the caller's own address
-        with _OPENER.open(request, timeout=SCRAPE_SECONDS) as answer:  # noqa: S310 - as above
+        with _OPENER.open(request, timeout=SCRAPE_SECONDS) as answer:
             content, kind = answer.read(LARGEST_PAGE + 1), answer.headers.get_content_type()
     except HTTPError as error:
         error.close()
@@ -421,13 +421,14 @@ def plot(panels: Mapping[str, Mapping[str, Series]], *, alt: str | None = None, 
         drawing, rows = plt.subplots(len(panels), sharex=True, squeeze=False, figsize=(6.0, 1.0 + 1.9 * len(panels)))
         for (axes,), (title, lines) in zip(rows, panels.items(), strict=True):
             for name, series in lines.items():
-                axes.plot(series.seconds, series.values, label=name, marker="o", markersize=3)
+                label = name if series.known else "_"  # the underscore: matplotlib gives it no name
+                axes.plot(series.seconds, series.values, label=label, marker="o", markersize=3)
             axes.set_title(title)
             axes.set_ylim(bottom=0)
         rows[-1][0].set_xlabel("seconds")
-        for (axes,), lines in zip(rows, panels.values(), strict=True):
-            if any(series.known for series in lines.values()):
-                figures.label_lines(axes)
+        rows[-1][0].xaxis.get_major_locator().set_params(integer=True)
+        for (axes,) in rows:
+            figures.label_lines(axes)
         return figures.figure(drawing, alt=alt or _summary(panels), caption=caption)
 
 

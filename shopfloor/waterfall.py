@@ -448,7 +448,7 @@ def _bar(trace: Trace, row: _Row, y: int) -> str:
         drawn = f'<path d="{outline}" style="{fill};opacity:.35"/>'
         drawn += f'<path d="{_rectangles(sorted(longest), y)}" style="{fill}"/>'
     if row.failed:
-        edge = "fill:none;stroke:currentColor;stroke-width:2;vector-effect:non-scaling-stroke"
+        edge = "fill:none;stroke:currentColor;stroke-width:1.5;vector-effect:non-scaling-stroke"
         drawn += f'<path d="{outline}" style="{edge}"/>'
     return drawn
 
@@ -460,4 +460,5 @@ def _seen(intervals: Iterable[tuple[float, float]]) -> list[tuple[float, float]]
 
 
 def _rectangles(intervals: Iterable[tuple[float, float]], y: int) -> str:
-    return "".join(f"M{start:.4g} {y}h{min(end, SCALE) - start:.3g}v{BAR}H{start:.4g}z" for start, end in intervals)
+    rounded = [(round(start, 1), round(min(end, SCALE), 1)) for start, end in intervals]
+    return "".join(f"M{start:g} {y}h{end - start:g}v{BAR}H{start:g}z" for start, end in rounded)

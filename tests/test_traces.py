@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 import pytest
@@ -80,7 +81,7 @@ def span(name: str, parent: str = "", start: int = 0, end: int = 10, **more) -> 
 def test_what_the_sdk_sends_arrives_whole(receiver, provider):
     tracer = provider.get_tracer("test")
     with (
-        pytest.raises(ZeroDivisionError),
+        suppress(ZeroDivisionError),
         tracer.start_as_current_span("GET /v1/orders", kind=api.SpanKind.SERVER) as outer,
         tracer.start_as_current_span("SELECT", kind=api.SpanKind.CLIENT) as inner,
     ):
@@ -236,6 +237,7 @@ def test_other_content_is_refused(receiver):
 @pytest.mark.parametrize(
     ("body", "encoding"),
     [(b"\xff\xff", "identity"), (b"not gzip", "gzip"), (gzip.compress(b"x" * 1000)[:-9], "gzip")],
+    ids=["no message", "not gzip", "cut short"],
 )
 def test_what_cannot_be_decoded_is_a_bad_request_with_details(receiver, body, encoding):
     response = send(receiver, body, {**PROTOBUF, "Content-Encoding": encoding})
@@ -264,10 +266,10 @@ def test_other_paths_and_methods_are_refused(receiver):
 
 
 def test_a_body_of_unknown_length_is_refused(receiver):
-    connection = http.client.HTTPConnection("127.0.0.1", urlsplit(receiver.url).port, timeout=10)
-    connection.request("POST", "/v1/traces", iter([b"x"]), PROTOBUF, encode_chunked=True)
-    assert connection.getresponse().status == 411
-    connection.close()
+    head = b"POST /v1/traces HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", urlsplit(receiver.url).port), timeout=10) as connection:
+        connection.sendall(head + b"0\r\n\r\n")
+        assert connection.makefile("rb").readline() == b"HTTP/1.1 411 Length Required\r\n"
 
 
 def test_a_connection_serves_on_after_a_refusal(receiver):
