@@ -83,7 +83,8 @@ class Lab:
         data: the size of the seed data that its checks run on.
         hints: three, from gentle to nearly there.
         covers: the syllabus points that it practises.
-        needs: what else its checks need: a `valkey` of its own, the providers `payments` and `delivery`.
+        needs: what else its checks need: a `valkey` of its own, the providers `payments` and `delivery`,
+            a receiver of `traces`.
         solved: topics whose solution the shop has that its file is laid over.
         load: how `shopfloor load` loads it.
     """

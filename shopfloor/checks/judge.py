@@ -27,6 +27,7 @@ from shopfloor.services.delivery import Couriers
 from shopfloor.services.fault_plan import Plan as FaultPlan
 from shopfloor.services.payments import Charges
 from shopfloor.services.providers import Provider, running
+from shopfloor.traces import TraceReceiver, receiving_traces
 
 # As `shop.database.create_indexes` wants it, which a learner's file cannot be asked: with a name.
 CREATE_INDEX = re.compile(
@@ -57,6 +58,10 @@ Tell = Callable[[Mapping[str, Any]], None]
 
 
 PROVIDERS: dict[str, Callable[[], Charges | Couriers]] = {"payments": Charges, "delivery": Couriers}
+
+
+EXPORT_MILLISECONDS = "20"
+"""How long OpenTelemetry may keep spans before it sends them; by default five seconds."""
 
 
 class StartShop(Protocol):
@@ -109,9 +114,13 @@ class Judge:
         return {}
 
     @pytest.fixture(scope="session")
-    def start(self, settings: dict[str, str], providers: dict[str, Provider]) -> StartShop:
+    def start(
+        self, settings: dict[str, str], providers: dict[str, Provider], traces: TraceReceiver | None
+    ) -> StartShop:
         """Serves the learner's shop anew, for a check that wants one in its first state, or several."""
         urls = {f"{name.upper()}_URL": provider.url for name, provider in providers.items()}
+        if traces:
+            urls |= {"OTEL_EXPORTER_OTLP_ENDPOINT": traces.url, "OTEL_BSP_SCHEDULE_DELAY": EXPORT_MILLISECONDS}
         task = self.task
 
         def start(**more: str) -> AbstractContextManager[Shop]:
@@ -134,6 +143,12 @@ class Judge:
             for provider in needed.values():
                 stack.enter_context(running(provider))
             yield needed
+
+    @pytest.fixture(scope="session")
+    def traces(self) -> Iterator[TraceReceiver | None]:
+        """Where the shop's spans are sent, if the lab needs it."""
+        with ExitStack() as stack:
+            yield stack.enter_context(receiving_traces()) if "traces" in self.task.needs else None
 
     @pytest.fixture
     def payments(self, providers: dict[str, Provider]) -> Provider:

@@ -37,12 +37,13 @@ import sqlalchemy.dialects.postgresql.psycopg
 import structlog
 import werkzeug.serving
 
+from shopfloor import metrics, traces
 from shopfloor.checks.judge import Task, judge, warm_up
 from shopfloor.services.watchdog import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, prctl, send, sweep
 
 WARMED = (
     *(encodings.idna, flask, httpx2, opentelemetry, prometheus_client.multiprocess, psycopg, pydantic.networks),
-    *(pydantic_settings, redis, sqlalchemy.dialects.postgresql.psycopg, structlog, werkzeug.serving),
+    *(metrics, traces, pydantic_settings, redis, sqlalchemy.dialects.postgresql.psycopg, structlog, werkzeug.serving),
 )
 PR_SET_DUMPABLE = 4
 END_SECONDS = 1.0

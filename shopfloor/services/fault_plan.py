@@ -122,15 +122,13 @@ class Draws:
         self.plan = plan
         self._script = deque(map(fault, plan.script))
         self._rates = [(fault(text), rate) for text, rate in plan.rates.items()]
-        # Two sources: the faults are the same whatever is said of the latency.
-        self._faults = random.Random(f"faults {plan.seed}")  # noqa: S311 - not for secrets; here and below
-        self._latencies = random.Random(f"latencies {plan.seed}")  # noqa: S311
+        self._random = random.Random(plan.seed)  # noqa: S311 - not for secrets
 
     def fault(self) -> Fault:
         """What happens to the next request."""
         if self._script:
             return self._script.popleft()
-        drawn = self._faults.random()
+        drawn = self._random.random()
         for likely, rate in self._rates:
             if drawn < rate:
                 return likely
@@ -138,5 +136,5 @@ class Draws:
         return fault("ok")
 
     def latency(self) -> float:
-        """How many seconds the next request takes."""
-        return self.plan.latency * self._latencies.lognormvariate(0.0, self.plan.sigma)
+        """How many seconds the next request takes: always drawn, so that it changes no fault that comes after."""
+        return self.plan.latency * self._random.lognormvariate(0.0, self.plan.sigma)

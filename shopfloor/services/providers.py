@@ -194,7 +194,7 @@ class Places:
 
     async def take(self, plan: Plan) -> bool:
         """Wait for a place; False at once if the queue is full."""
-        if self._waiting or not self._free(plan):
+        if not self._free(plan):
             if len(self._waiting) >= plan.queue:
                 return False
             turn = asyncio.get_running_loop().create_future()

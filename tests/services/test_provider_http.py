@@ -1,5 +1,6 @@
 """A provider speaks HTTP/1.1 as it should, to clients that do and to those that do not."""
 
+import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -54,11 +55,7 @@ def test_requests_in_advance_are_answered_in_order(provider: Provider, connect: 
     connection = connect()
     connection.sendall(get("/a") + get("/b") + get("/c", "Connection: close"))
     text = all_of(connection).decode()
-    assert [line for line in text.splitlines() if line.startswith("HTTP/1.1 ")] == [
-        "HTTP/1.1 404 Not Found",
-        "HTTP/1.1 404 Not Found",
-        "HTTP/1.1 500 Internal Server Error",
-    ]
+    assert re.findall(r"HTTP/1\.1 (\d+) ", text) == ["404", "404", "500"]
     assert text.index("GET /a") < text.index("GET /b")
     assert [received.path for received in provider.received()] == ["/a", "/b", "/c"]
 
@@ -90,7 +87,7 @@ def test_a_request_in_pieces(provider: Provider, connect: Connect) -> None:
         b"nonsense\r\n\r\n",
         b"GET / HTTP/1.1\r\n\r\n",
         get("//["),
-        get("/?" + "&".join("a=1" for _ in range(10))).replace(b"Host: x", b"Host : x"),
+        b"GET / HTTP/1.1\r\nHost : x\r\n\r\n",
         b"POST /charges HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
         b"POST /charges HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4001\r\n" + b"x" * (LARGEST_BODY + 1),
         b"GET / HTTP/1.1\r\nX: " + b"x" * 100_000,

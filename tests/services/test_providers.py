@@ -211,10 +211,8 @@ def test_outage_for_a_span(provider: Either, reference: str) -> None:
 
 def test_capacity_and_queue(provider: Either, reference: str, pool: ThreadPoolExecutor) -> None:
     provider.plan = Plan(script=("hang",), capacity=1, queue=1)
-    working, waiting = (
-        submit_and_wait(pool, provider, lambda key=key: charge(provider, reference, key), now=now)
-        for now, key in enumerate(("first" + reference, "second" + reference), start=1)
-    )
+    working = submit_and_wait(pool, provider, lambda: charge(provider, reference, "first" + reference), now=1)
+    waiting = submit_and_wait(pool, provider, lambda: charge(provider, reference, "second" + reference), now=2)
     refused = charge(provider, reference, "third" + reference)
     assert refused.status_code == 503
     assert provider.received()[2].fault == FULL
@@ -242,6 +240,15 @@ def test_capacity_takes_turns(provider: Either, reference: str, pool: ThreadPool
     ends = [received.ended or 0.0 for received in provider.received()]
     assert ends == sorted(ends)
     assert ends[-1] - ends[0] >= 5 * 0.019
+
+
+def test_more_capacity_lets_in_who_waits(reference: str, pool: ThreadPoolExecutor) -> None:
+    with running(Provider(Charges(), Plan(script=("slow 300",), capacity=1))) as provider, asking(provider, "slow"):
+        wait_until(lambda: provider.counts().now == 1)
+        waiting = submit_and_wait(pool, provider, lambda: charge(provider, reference), now=2)
+        provider.plan = Plan(capacity=2)
+        assert waiting.result(timeout=10).status_code == 201
+        assert provider.counts().now == 1
 
 
 def test_work_for_nobody_is_counted(provider: Either, reference: str, pool: ThreadPoolExecutor) -> None:
@@ -324,23 +331,20 @@ def test_control_from_many_threads(provider: Either, reference: str, pool: Threa
     assert made(provider, reference) == 1
 
 
-def test_end_while_requests_hang_and_wait(reference: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_end_while_requests_hang_and_wait(
+    reference: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     provider = Provider(Charges(), Plan(rates={"hang": 1}, capacity=1))
-
-    def end_at_once() -> None:
-        with ExitStack() as clients, running(provider):
-            connections = [clients.enter_context(asking(provider, reference)) for _ in range(3)]
-            wait_until(lambda: provider.counts().now == 3)
-            ended.extend(connections)
-        for connection in connections:
-            assert was_cut(connection)
-
-    ended: list[socket.socket] = []
-    thread = threading.Thread(target=end_at_once, daemon=True)
-    thread.start()
-    wait_until(lambda: not thread.is_alive(), timeout=5)
-    assert len(ended) == 3
+    with ExitStack() as clients, ExitStack() as service:
+        service.enter_context(running(provider))
+        connections = [clients.enter_context(asking(provider, reference)) for _ in range(3)]
+        wait_until(lambda: provider.counts().now == 3)
+        end = threading.Thread(target=service.close, daemon=True)
+        end.start()
+        wait_until(lambda: not end.is_alive(), timeout=5)
+        assert all(map(was_cut, connections))
     assert capfd.readouterr() == ("", "")
+    assert caplog.messages == []
     assert len(provider.received()) == 3  # and it still tells
 
 

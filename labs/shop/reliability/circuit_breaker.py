@@ -1,7 +1,8 @@
 """Whether a dependency is asked at all. Here: always, whatever became of the calls before.
 
 A breaker stands between the shop and each of its dependencies, `payments` and `delivery`. Its settings are those of
-`shop.settings` that begin with `breaker_`.
+`shop.settings` that begin with `breaker_`. Its state is told at `/metrics`, by a gauge of the client library's default
+registry, `circuit_breaker_state{dependency="..."}`: 0 closed, 1 half-open, 2 open.
 """
 
 from collections.abc import Callable
