@@ -22,10 +22,12 @@ from sqlalchemy.sql import Executable
 from shopfloor import databases, dependencies, plans, stages
 from shopfloor import load as load_module
 from shopfloor.claims import claim
-from shopfloor.faults import latency
+from shopfloor.faults import Faults, fault_proxy, latency
 from shopfloor.figures import figure, label_lines, use_style
 from shopfloor.load import LoadResult, Outage
 from shopfloor.measure import QueryLog, compare, count_queries
+from shopfloor.metrics import difference, read_page, scrape, watching
+from shopfloor.metrics import plot as plot_series
 from shopfloor.paths import material
 from shopfloor.plans import Plan
 from shopfloor.services import Services, running_services
@@ -35,9 +37,12 @@ from shopfloor.services.providers import Plan as FaultPlan
 from shopfloor.services.providers import ProviderProcess
 from shopfloor.services.valkey import private_valkey
 from shopfloor.stages import Server
+from shopfloor.traces import receiving_traces, trace_of, traces_of
+from shopfloor.waterfall import waterfall
 
 __all__ = [
     "FaultPlan",
+    "Faults",
     "Lesson",
     "Outage",
     "Table",
@@ -46,14 +51,24 @@ __all__ = [
     "count_queries",
     "database",
     "delivery",
+    "difference",
+    "fault_proxy",
     "figure",
     "label_lines",
     "latency",
     "load",
     "payments",
+    "plot_series",
+    "read_page",
+    "receiving_traces",
+    "scrape",
     "serving",
     "solution",
+    "trace_of",
+    "traces_of",
     "valkey",
+    "watching",
+    "waterfall",
 ]
 
 T = TypeVar("T")

@@ -1,7 +1,7 @@
 """Metrics: what a service says of itself at `/metrics`, read as Prometheus reads it.
 
-`scrape` takes one reading, `difference` says what happened between two, `watching` reads again and again, and
-`plot` draws what it saw.
+`scrape` takes one reading and `read_page` understands one taken otherwise, `difference` says what happened between two,
+`watching` reads again and again, and `plot` draws what it saw.
 
 Sources: Prometheus documentation, "Exposition formats"; "Query functions", `increase` and `histogram_quantile`;
 prometheus/promql/quantile.go, `bucketQuantile`.
@@ -193,11 +193,24 @@ def scrape(url: str) -> Metrics:
         raise UserError(f"{url} did not answer: {error}. Is the service up, and are its metrics there?") from None
     if len(content) > LARGEST_PAGE:
         raise UserError(f"{url} answered more than {LARGEST_PAGE:,} bytes. Has each request a series of its own?")
-    parse = parse_openmetrics if kind == OPENMETRICS else parse_text
     try:
-        return Metrics(list(parse(content.decode())), at=time.monotonic())
+        return read_page(content.decode(), openmetrics=kind == OPENMETRICS)
     except ValueError as error:
         raise UserError(f"What {url} answered is not in Prometheus's format: {error}") from None
+
+
+def read_page(page: str, *, openmetrics: bool = False) -> Metrics:
+    """Read a page of metrics that has just been fetched by other means.
+
+    Args:
+        page: its text.
+        openmetrics: whether it is in the OpenMetrics format, and not in Prometheus's own.
+
+    Raises:
+        ValueError: it is in another format.
+    """
+    parse = parse_openmetrics if openmetrics else parse_text
+    return Metrics(list(parse(page)), at=time.monotonic())
 
 
 def difference(before: Metrics, after: Metrics) -> Metrics:

@@ -58,11 +58,13 @@ class Server:
         url: where, without a slash at the end.
         stage: what it serves.
         pid: gunicorn's process id.
+        log: gets what it prints, while it runs.
     """
 
     url: str
     stage: Stage
     pid: int
+    log: Path
 
 
 def build(topics: Iterable[str] | Literal["naive", "solved"]) -> Stage:
@@ -134,7 +136,7 @@ def serve(
     Raises:
         UserError: the shop did not start; the message has the end of its log.
     """
-    environment = _environment(stage, DATABASE_URL=database_url, REDIS_URL=redis_url, **(settings or {}))
+    environment = _environment(stage, **{"DATABASE_URL": database_url, "REDIS_URL": redis_url, **(settings or {})})
     if create_indexes:
         _create_indexes(stage, environment)
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
@@ -147,7 +149,7 @@ def serve(
             command, log=log, env=environment, cwd=stage.path, pass_fds=[listener.fileno()], grace=3
         ) as child:
             wait_until_ready(child, lambda: _answers(port), name=f"The {stage.name} shop", timeout=START_TIMEOUT)
-            yield Server(f"http://127.0.0.1:{port}", stage, child.pid)
+            yield Server(f"http://127.0.0.1:{port}", stage, child.pid, log)
     log.unlink()  # kept only where the shop did not start, whose message names it
 
 

@@ -109,7 +109,7 @@ def target(
         thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:
-            yield Server(f"http://127.0.0.1:{http.server_port}", Stage("none", Path(), ()), 0), served
+            yield Server(f"http://127.0.0.1:{http.server_port}", Stage("none", Path(), ()), 0, Path()), served
         finally:
             http.shutdown()
             thread.join()

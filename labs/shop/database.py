@@ -5,6 +5,7 @@ from typing import cast
 
 from flask import Flask, current_app, g
 from sqlalchemy import Connection, Engine, create_engine, func, select, text
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from shop.settings import settings_of
@@ -58,7 +59,10 @@ def session() -> Session:
 
 def _end_session(_error: BaseException | None) -> None:
     if "session" in g:
-        g.pop("session").close()
+        try:
+            g.pop("session").close()
+        except SQLAlchemyError:  # the connection is lost: the transaction has ended with it, and the answer stands
+            current_app.logger.warning("the session could not be closed", exc_info=True)
 
 
 def create_indexes(connection: Connection) -> list[str]:

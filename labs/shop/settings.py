@@ -52,6 +52,10 @@ class Settings(BaseSettings):
         connect_timeout_seconds: how long connecting to either of the two may take.
         read_timeout_seconds: how long an answer of theirs may take.
         deadline_seconds: how long a call of theirs may take in all, however often it is repeated.
+        retry_attempts: how often a call is attempted at most.
+        retry_wait_seconds: the longest wait before the second attempt; before each further one it may be twice as long.
+        retry_budget: how many retries a process may spend on either of the two when every call fails.
+        retry_budget_share: what each call adds to these again, as a share of a retry.
         breaker_window_seconds: how far back a circuit breaker looks.
         breaker_minimum_calls: how many calls it must have seen in that time before it judges.
         breaker_failure_rate: the share of failures from which on it opens, up to 1.
@@ -61,6 +65,14 @@ class Settings(BaseSettings):
         bulkhead_queue: most requests that wait until they may call.
         bulkhead_wait_seconds: how long they wait at most.
         otel_exporter_otlp_endpoint: where traces are sent; none: nowhere.
+        trace_ratio: the share of traces that are sent whatever became of the request.
+        trace_slow_seconds: how long a request takes whose trace is sent in any case.
+        trace_span_limit: most spans that a process keeps in memory, of requests under way and on their way out.
+        slo_availability: the share of requests that the shop promises to answer without an error of its own.
+        slo_latency: the share of requests that it promises to answer in time.
+        slo_latency_seconds: what in time means.
+        slo_window_days: the days over which both promises hold.
+        slo_minimum_requests: with fewer than so many requests in its long window, an alert does not fire.
         page_limit_default: entries on a page of a list when the caller names no limit.
         page_limit_max: most entries on a page that a caller may ask for.
     """
@@ -78,6 +90,10 @@ class Settings(BaseSettings):
     connect_timeout_seconds: float = Field(default=0.5, gt=0)
     read_timeout_seconds: float = Field(default=2, gt=0)
     deadline_seconds: float = Field(default=5, gt=0)
+    retry_attempts: int = Field(default=4, ge=1)
+    retry_wait_seconds: float = Field(default=0.1, gt=0)
+    retry_budget: float = Field(default=10, ge=0)
+    retry_budget_share: float = Field(default=0.1, ge=0, le=1)
     breaker_window_seconds: float = Field(default=10, gt=0)
     breaker_minimum_calls: int = Field(default=10, ge=1)
     breaker_failure_rate: float = Field(default=0.5, gt=0, le=1)
@@ -87,6 +103,14 @@ class Settings(BaseSettings):
     bulkhead_queue: int = Field(default=1, ge=0)
     bulkhead_wait_seconds: float = Field(default=0.2, ge=0)
     otel_exporter_otlp_endpoint: HttpUrl | None = None
+    trace_ratio: float = Field(default=1, ge=0, le=1)
+    trace_slow_seconds: float = Field(default=1, gt=0)
+    trace_span_limit: int = Field(default=5000, ge=1)
+    slo_availability: float = Field(default=0.999, gt=0, lt=1)
+    slo_latency: float = Field(default=0.99, gt=0, lt=1)
+    slo_latency_seconds: float = Field(default=0.25, gt=0)
+    slo_window_days: int = Field(default=28, ge=1)
+    slo_minimum_requests: int = Field(default=100, ge=1)
     page_limit_default: int = Field(default=20, ge=1)
     page_limit_max: int = Field(default=100, ge=1, le=1000)
 

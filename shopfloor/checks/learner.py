@@ -22,18 +22,24 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from werkzeug.serving import make_server
+from prometheus_client import values
+from werkzeug.serving import ThreadedWSGIServer
 
 from shopfloor.services.watchdog import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, prctl, send
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
 
 MEGABYTE = 2**20
 EXTRA_MEMORY = 512 * MEGABYTE
 LARGEST_FILE = 64 * MEGABYTE
 OPEN_FILES = 200
+MOST_THREADS = 200
 PROCESSOR_SECONDS = 10
 LOAD_SECONDS = 6.0
 LONGEST_REPORT = MEGABYTE
@@ -83,6 +89,7 @@ class Learner:
     told: dict[str, Any] = field(default_factory=dict)
     _flooded: bool = False
     _status: int | None = None
+    _reaping: threading.Lock = field(default_factory=threading.Lock)
 
     def drain(self, source: int) -> None:
         """Keep what it prints until nobody can print any more; kill it when that is too much."""
@@ -100,21 +107,18 @@ class Learner:
 
     def wait(self) -> None:
         """Wait for its end."""
-        if self._status is None:
-            self._status = os.waitpid(self.pid, 0)[1]
+        with self._reaping:
+            if self._status is None:
+                self._status = os.waitpid(self.pid, 0)[1]
 
     def fate(self, patience: float = 0.5) -> str:
         """How it ended, as a sentence; empty if it still runs after `patience` seconds."""
         deadline = time.monotonic() + patience
-        while self._status is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self._status = status
-            elif time.monotonic() > deadline:
+        while not self._has_ended():
+            if time.monotonic() > deadline:
                 return ""
-            else:
-                time.sleep(0.005)
-        code = os.waitstatus_to_exitcode(self._status)
+            time.sleep(0.005)
+        code = os.waitstatus_to_exitcode(self._status or 0)
         if self._flooded:
             return f"It had printed more than {MOST_OUTPUT // MEGABYTE} MB, and was stopped: does a loop print?"
         if code == -signal.SIGXCPU:
@@ -122,6 +126,12 @@ class Learner:
         if code < 0:
             return f"Its process was ended by signal {-code} ({signal.strsignal(-code)})."
         return f"It ended its own process (os._exit, exit code {code})."
+
+    def _has_ended(self) -> bool:
+        with self._reaping:  # its end is told once, and another thread may wait for it
+            if self._status is None and (status := os.waitpid(self.pid, os.WNOHANG))[0]:
+                self._status = status[1]
+            return self._status is not None
 
 
 _running: set[int] = set()
@@ -239,6 +249,8 @@ def _become(
         _limit()
         os.environ.clear()
         os.environ.update(seen)
+        # Chosen by the environment when the library was imported, which the warm process did long ago.
+        values.ValueClass = values.get_value_class()  # type: ignore[no-untyped-call]  # it has no types
         _set_clock(clock)
         os.chdir(stage)
         sys.path.insert(0, str(stage))
@@ -303,11 +315,23 @@ def _tell(told: int, report: dict[str, Any]) -> None:
         os.write(told, (json.dumps(report) + "\n").encode())
 
 
+class _Server(ThreadedWSGIServer):
+    """Uses its threads again, as gunicorn does, so that what a request leaves behind in one is there for the next."""
+
+    def __init__(self, host: str, port: int, app: "WSGIApplication") -> None:
+        super().__init__(host, port, app)
+        self._threads = ThreadPoolExecutor(MOST_THREADS)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in the thread that has been free for longest; in a new one only if none is."""
+        self._threads.submit(self.process_request_thread, request, client_address)
+
+
 def _serve(told: int) -> None:
     from shop import create_app  # noqa: PLC0415 - the learner's: only the forked process may load it
 
     app = create_app()
-    server = make_server("127.0.0.1", 0, app, threaded=True)
+    server = _Server("127.0.0.1", 0, app)
     _tell(told, {"port": server.server_port})
     server.serve_forever()
 

@@ -129,6 +129,16 @@ class Shop:
         with ThreadPoolExecutor(len(requests)) as threads:
             return list(threads.map(ask, requests))
 
+    @contextmanager
+    def asking(self, request: Request) -> Iterator[None]:
+        """Have sent a request while the block runs, and hang up at its end, whether or not there is an answer."""
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=ANSWER_SECONDS)
+        try:
+            _send(connection, request)
+            yield
+        finally:
+            connection.close()
+
     def forget(self) -> None:
         """Forget what was asked of the database and the cache so far."""
         self.database.clear()
@@ -143,10 +153,8 @@ class Shop:
 
     def _answer(self, request: Request) -> Answer:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=ANSWER_SECONDS)
-        body = None if request.json is None else json.dumps(request.json)
-        headers = dict(request.headers) | ({} if body is None else {"Content-Type": "application/json"})
         try:
-            connection.request(request.method, request.address, body=body, headers=headers)
+            _send(connection, request)
             response = connection.getresponse()
             received = _body(response)
         except TimeoutError:
@@ -202,6 +210,12 @@ def serving(
         shop = Shop(process, database, cache, clock)
         shop.get("/readyz")  # connecting asks the server some things that are no page's fault
         yield shop
+
+
+def _send(connection: http.client.HTTPConnection, request: Request) -> None:
+    body = None if request.json is None else json.dumps(request.json)
+    headers = dict(request.headers) | ({} if body is None else {"Content-Type": "application/json"})
+    connection.request(request.method, request.address, body=body, headers=headers)
 
 
 def _body(response: http.client.HTTPResponse) -> bytes:

@@ -153,6 +153,21 @@ def load(address: Address = "") -> None:
 
 
 @learner.command()
+def incident(
+    number: Annotated[int | None, typer.Argument(help="Which; any one when left out.", show_default=False)] = None,
+) -> None:
+    """Find what is wrong with a shop that is under load.
+
+    Only the cause counts, not how long it took.
+
+    Example: shopfloor incident 3
+    """
+    from shopfloor.incident.drill import run  # noqa: PLC0415
+
+    run(number)
+
+
+@learner.command()
 def update() -> None:
     """Merge a new version of the kit into your files.
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flask import Flask, Response, current_app, request
+from flask import Flask, Response, current_app, got_request_exception, request
 from werkzeug.exceptions import HTTPException, InternalServerError
 
 from shop.foundations.validation import Invalid
@@ -35,6 +35,8 @@ def _answer(error: HTTPException) -> Response:
 
 
 def _answer_unexpected(error: Exception) -> Response:
-    """Log what happened; tell the caller nothing of it."""
+    """Log what happened, and tell whoever listens for Flask's signal of it; tell the caller nothing."""
+    app = current_app._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001 - as Flask's documentation has it
+    got_request_exception.send(app, exception=error)
     current_app.logger.error("unexpected error", exc_info=error)
     return _answer(InternalServerError())

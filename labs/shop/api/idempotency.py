@@ -79,7 +79,8 @@ def _charge(order: Order) -> Payment:
         payment.status = "succeeded"
     except Unavailable as error:
         status = circuit_breaker.fallback(error)
-        current_app.logger.warning("the payment provider failed: %s", error, extra={"order": str(order.public_id)})
+        facts = {"order": order.public_id, "placed_at": order.placed_at}
+        current_app.logger.warning("the payment provider failed: %s", error, extra=facts)
         if status is None:
             raise
         payment.status = status
@@ -87,5 +88,5 @@ def _charge(order: Order) -> Payment:
         order.status = "paid"
     session.add(payment)
     session.commit()
-    current_app.logger.info("payment %s", payment.status, extra={"order": str(order.public_id)})
+    current_app.logger.info("payment %s", payment.status, extra={"order": order.public_id})
     return payment

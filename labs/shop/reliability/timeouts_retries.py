@@ -1,7 +1,7 @@
 """The payment provider and the delivery company, as the shop calls them: once, over a new connection, and for
 as long as it takes.
 
-The settings that end with `_timeout_seconds` and `deadline_seconds` say how long it may take.
+Its settings are those of `shop.settings` from `connect_timeout_seconds` to `retry_budget_share`.
 """
 
 from dataclasses import dataclass
