@@ -149,7 +149,9 @@ def test_a_stage_is_served_from_its_folder_with_nothing_else_of_the_environment(
     monkeypatch.setenv("A_SECRET", "x")
     monkeypatch.setenv("REDIS_URL", "redis://elsewhere")
     stage = build(["data/indexing"])
-    with serve(stage, database_url="postgresql://nowhere/shop", settings={"PAYMENTS_URL": "http://127.0.0.1:1"}) as server:
+    with serve(
+        stage, database_url="postgresql://nowhere/shop", settings={"PAYMENTS_URL": "http://127.0.0.1:1"}
+    ) as server:
         assert server.url.startswith("http://127.0.0.1:")
         assert server.stage == stage
         answer = get(f"{server.url}/livez")

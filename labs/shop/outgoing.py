@@ -55,4 +55,4 @@ def _send_with_company(client: httpx2.Client, request: httpx2.Request, **options
     return send()
 
 
-httpx2.Client.send = _send_with_company  # type: ignore[method-assign]  # on purpose, as above
+httpx2.Client.send = _send_with_company  # type: ignore[method-assign, assignment]  # as above

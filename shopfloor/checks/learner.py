@@ -10,6 +10,7 @@ forked away into a session of its own is not found; its group is killed everywhe
 """
 
 import contextlib
+import ctypes
 import datetime
 import json
 import logging
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 MEGABYTE = 2**20
 EXTRA_MEMORY = 512 * MEGABYTE
+M_ARENA_MAX, ARENAS = -8, 4  # malloc.h
 LARGEST_FILE = 64 * MEGABYTE
 OPEN_FILES = 200
 MOST_THREADS = 200
@@ -281,6 +283,10 @@ def _redirect(told: int, output: int) -> None:
 
 def _limit() -> None:
     threading.stack_size(MEGABYTE)  # by default 8: fifty requests at once would be most of what it may have
+    # glibc reserves 64 MB of address space for the arena of each of many threads; once the limit below is reached, each
+    # allocation in a further thread is a system call, or fails, and to read the certificates of a client takes seconds.
+    with contextlib.suppress(AttributeError):  # a C library without arenas
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, ARENAS)
     statm = Path("/proc/self/statm")  # Linux; elsewhere the limit on address space is not kept by the system
     if statm.exists():
         limit = int(statm.read_text().split()[0]) * resource.getpagesize() + EXTRA_MEMORY

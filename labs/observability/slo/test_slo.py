@@ -51,8 +51,13 @@ MATTERS = "What is decided by these figures, whether to release, whom to wake, w
 
 @dataclass
 class Instance:
-    """A process of the shop, as its counters have it."""
+    """A process of the shop, as its counters have it.
 
+    Attributes:
+        bounds: where its histogram's buckets end.
+    """
+
+    bounds: tuple[float, ...] = BOUNDS
     requests: Counter[tuple[str, str]] = field(default_factory=Counter)
     buckets: Counter[tuple[str, float]] = field(default_factory=Counter)
     seconds: Counter[str] = field(default_factory=Counter)
@@ -60,7 +65,7 @@ class Instance:
     def answer(self, count: int, status: int = 200, *, route: str = PRODUCTS, seconds: float = QUICK) -> None:
         """Count some requests; none at all makes the series all the same."""
         self.requests[route, str(status)] += count
-        for bound in BOUNDS:
+        for bound in self.bounds:
             self.buckets[route, bound] += count * (seconds <= bound)
         self.seconds[route] += count * seconds  # type: ignore[assignment]  # Counter adds what can be added
 
@@ -457,13 +462,16 @@ def test_latency_counts_requests(shop: Shop) -> None:
 
 def test_a_threshold_between_two_buckets(other: Shop) -> None:
     """Between two bounds only what is certain counts as good."""
-    replay, one = Replay(), Instance()
-    one.answer(0)
-    replay.read(NOW - HOUR, one)
+    replay, one, coarse = Replay(), Instance(), Instance(bounds=(0.25, 1.0, math.inf))
+    for instance, name in ((one, "one"), (coarse, "coarse")):
+        instance.answer(0)
+        replay.read(NOW - HOUR, instance, name)
     for count, seconds in ((700, 0.09), (200, 0.22), (100, SLOW)):
         one.answer(count, seconds=seconds)
-    replay.read(NOW, one)
-    _, latency = judged(other, replay, "SLO_LATENCY_SECONDS=0.2; 700 took 0.09 s, 200 took 0.22 s, 100 took 2 s")
+    replay.read(NOW, one, "one")
+    replay.read(NOW, coarse, "coarse")
+    story = "SLO_LATENCY_SECONDS=0.2; 700 took 0.09 s, 200 took 0.22 s, 100 took 2 s"
+    _, latency = judged(other, replay, story)
     if near(latency.number("good"), 900):
         wrong(
             "bucket_above_the_threshold",
@@ -472,6 +480,10 @@ def test_a_threshold_between_two_buckets(other: Shop) -> None:
             expected="good: 700, those up to 0.1 s. Of the bucket up to 0.25 s nobody knows how many took 0.2 s",
         )
     latency.same(total=1_000, good=700, indicator=0.7)
+    coarse.answer(50)
+    replay.read(NOW + HOUR, coarse, "coarse")
+    _, latency = judged(other, replay, f"{story}; and of 50 it is known that they took at most 0.25 s", NOW + HOUR)
+    latency.same(total=1_050, good=700)
 
 
 # --- The budget -------------------------------------------------------------------------------------------------------
@@ -647,15 +659,19 @@ def test_an_incident_pages_and_ends(shop: Shop) -> None:
             got="alert: page",
             expected="alert: null. The hour behind still looks bad, and the last 5 minutes are good: it is over",
         )
-    expect(availability, None, "An alert that outlives its incident hides the next one.")
+    matters = "An alert that outlives its incident hides the next one."
+    expect(availability, None, matters)
+    short = month(Part(15 * MINUTE, 5 * MINUTE, failed=0.12))
+    availability, _ = judged(shop, short, "12 % of failures for 10 minutes, and none since 5 minutes")
+    expect(availability, None, matters)
 
 
 def test_slow_burns_are_seen(shop: Shop) -> None:
     """A smaller leak pages after hours, and a trickle makes a ticket after days."""
     cases = (
-        (Part(6 * HOUR, 0, failed=0.008), "page", "0.8 % of failures for 6 hours, a burn rate of 8"),
+        (Part(6 * HOUR, 0, failed=0.0065), "page", "0.65 % of failures for 6 hours, a burn rate of 6.5"),
         (Part(6 * HOUR, 35 * MINUTE, failed=0.008), None, "0.8 % of failures for hours, and none since 35 minutes"),
-        (Part(6 * HOUR, 0, failed=0.005), None, "0.5 % of failures for 6 hours: fast enough for a page it is not"),
+        (Part(6 * HOUR, 0, failed=0.0055), None, "0.55 % of failures for 6 hours: fast enough for a page it is not"),
         (Part(3 * DAY, 0, failed=0.0015), "ticket", "0.15 % of failures for 3 days, a burn rate of 1.5"),
         (Part(3 * DAY, 6 * HOUR, failed=0.0015), None, "0.15 % of failures for days, and none since 6 hours"),
         (Part(WINDOW, 0, failed=0.0008), None, "0.08 % of failures, and 0.1 % are allowed"),
@@ -667,7 +683,7 @@ def test_slow_burns_are_seen(shop: Shop) -> None:
                 "only_the_fast_burn",
                 did=availability.did,
                 got=f"alert: {availability.alert}",
-                expected="alert: page. At this rate the budget of four weeks is gone in three days and a half",
+                expected="alert: page. At this rate the budget of four weeks is gone in four days",
             )
         expect(availability, alert, "A leak that nobody sees empties the budget as surely as an outage.")
 
@@ -774,6 +790,7 @@ def test_prometheus_takes_the_rules(shop: Shop, other: Shop) -> None:
             )
     for rule in alerts:
         _complete(did, rule)
+        _selective(did, rule, _expanded(rule["expr"], records))
     for source, promise in ((REQUESTS, "availability"), (DURATION, "latency")):
         for severity, windows in (("page", PAGES), ("ticket", TICKETS)):
             expressions = [
@@ -859,6 +876,19 @@ def _complete(did: str, rule: Json) -> None:
             got=f"{rule['alert']}: severity {labels.get('severity')!r}, annotations {sorted(annotations)}",
             expected="severity: page or ticket, and the annotations summary and runbook_url",
             matters="Who is woken must know at once what users meet and where to read what to do.",
+        )
+
+
+def _selective(did: str, rule: Json, expression: str) -> None:
+    """Go on if an expression picks out the bad ones: by status, or by a bucket that the shop has."""
+    bounds = re.findall(r'\ble\s*=~?\s*"([^"]*)"', expression)
+    chosen = "0.25" in bounds if DURATION in _names(expression) else re.search(r"\bstatus\s*[=!]", expression)
+    if not chosen:
+        differs(
+            did=did,
+            got=f"{rule['alert']}: {expression[:200]}",
+            expected='a matcher that picks out the bad ones: status, or le="0.25" as the shop writes it',
+            matters="An alert that compares all requests with all requests says nothing.",
         )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -155,10 +156,13 @@ class Counter:
             try:
                 while time.monotonic() < deadline and not self.provider.counts().now:
                     asking = thread.submit(self.shop.ask, self.request())
-                    until(lambda asking=asking: asking.done() or self.provider.counts().now)
+                    until(partial(self._over_or_hanging, asking))
                 yield self.provider.counts().now > 0
             finally:
                 self.provider.plan = FaultPlan()
+
+    def _over_or_hanging(self, asking: Future[Answer]) -> bool:
+        return asking.done() or self.provider.counts().now > 0
 
 
 def until(condition: Callable[[], Any], patience: float = PATIENCE) -> bool:

@@ -138,6 +138,7 @@ class JsonLines(logging.Formatter):
 # --- What it does not say ---------------------------------------------------------------------------------------------
 
 MASK = "***"
+CONTAINERS = Mapping | list | tuple | set | frozenset
 NUMBER = re.compile(r"-?\d{1,300}(?:\.\d+)?(?:e[+-]\d+)?")  # not NaN, which JSON does not know
 SECRET_NAME = re.compile(r"passw|passphrase|secret|token|authori[sz]ation|cookie|apikey|cardnumber|cvc|cvv|email")
 EMAIL = re.compile(r"[\w.+'-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
@@ -148,12 +149,12 @@ CARD_NUMBER = re.compile(r"(?<![\w-])\d(?:[ -]?\d){12,18}(?![\w-])")
 
 def masked(value: Any) -> Any:
     """A copy that JSON can hold, without what must not be logged. The value itself stays as it is."""
-    if isinstance(value, Mapping | list | tuple | set | frozenset):
+    if isinstance(value, CONTAINERS):
         return _masked_members(value)
     if value is None or isinstance(value, bool):
         return value
     words = masked_text(_words(value))
-    return value if isinstance(value, int | float) and NUMBER.fullmatch(words) else words
+    return value if NUMBER.fullmatch(words) and isinstance(value, int | float) else words
 
 
 def _masked_members(container: Any) -> Any:

@@ -139,6 +139,7 @@ class JsonLines(logging.Formatter):
 
 MASK = "***"
 DEEPEST = 16
+CONTAINERS = Mapping | list | tuple | set | frozenset
 NUMBER = re.compile(r"-?\d{1,300}(?:\.\d+)?(?:e[+-]\d+)?")  # not NaN, which JSON does not know
 SECRET_NAME = re.compile(r"passw|passphrase|secret|token|authori[sz]ation|cookie|apikey|cardnumber|cvc|cvv|email")
 EMAIL = re.compile(r"[\w.+'-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
@@ -154,14 +155,14 @@ def masked(value: Any, path: tuple[int, ...] = ()) -> Any:
         value: anything.
         path: the containers that it lies in, by their identity.
     """
-    if isinstance(value, Mapping | list | tuple | set | frozenset):
+    if isinstance(value, CONTAINERS):
         if id(value) in path or len(path) == DEEPEST:
             return "(and so on)"
         return _masked_members(value, (*path, id(value)))
     if value is None or isinstance(value, bool):
         return value
     words = masked_text(_words(value))
-    return value if isinstance(value, int | float) and NUMBER.fullmatch(words) else words
+    return value if NUMBER.fullmatch(words) and isinstance(value, int | float) else words
 
 
 def _masked_members(container: Any, path: tuple[int, ...]) -> Any:

@@ -1,6 +1,6 @@
 """Only the pair of windows for fast burns is there, so a slow leak pages nobody.
 
-0.8 % of failures burns the budget eight times as fast as it may: four weeks' worth in three days and a half. It never
+0.65 % of failures burns the budget six and a half times as fast as it may: four weeks' worth in four days. It never
 reaches 14.4, so no page comes, and at the end of the month everybody is surprised. The faster an alert has to be, the
 higher its threshold must be; what is below needs a longer window, and gets the time for it.
 

@@ -52,6 +52,8 @@ class Breaker:
         settings: those that begin with `breaker_`.
     """
 
+    _next_probe: float  # for as long as it is not closed
+
     def __init__(self, dependency: str, settings: Settings) -> None:
         self._dependency = dependency
         self._settings = settings

@@ -53,6 +53,9 @@ class Breaker:
         settings: those that begin with `breaker_`.
     """
 
+    _probing: bool  # whether a probe is out; this and the next for as long as it is not closed
+    _next_probe: float
+
     def __init__(self, dependency: str, settings: Settings) -> None:
         self._dependency = dependency
         self._settings = settings

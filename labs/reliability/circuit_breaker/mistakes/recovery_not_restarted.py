@@ -53,6 +53,10 @@ class Breaker:
         settings: those that begin with `breaker_`.
     """
 
+    _probing: bool  # whether a probe is out; this and the next two for as long as it is not closed
+    _opened: float
+    _probe_began: float
+
     def __init__(self, dependency: str, settings: Settings) -> None:
         self._dependency = dependency
         self._settings = settings
