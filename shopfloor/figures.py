@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 
-PALETTE = ("#1f6f8b", "#b5532a", "#6b7d2e", "#7d5a99", "#8f6b1e", "#5f6b76")
+PALETTE = ("#1f6f8b", "#b5532a", "#62732a", "#7d5a99", "#8f6b1e", "#5f6b76")
 """Colours of the series, in order: 4.5:1 or more against white, 3:1 or more against near-black."""
 
 INK = "#010203"

@@ -16,6 +16,7 @@ COMMANDS = (
     "reset",
     "status",
     "load",
+    "incident",
     "update",
     "book",
     "notebooks",
