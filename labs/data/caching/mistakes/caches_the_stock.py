@@ -7,7 +7,7 @@ the order has been cancelled.
 Keep what changes seldom, and ask for the rest each time: the stock is one row under its primary key. What changes more
 often than it is read is not worth keeping at all.
 
-Read: "What not to cache" in the chapter Caching.
+Read: "What to keep, and what not" in the chapter Caching.
 """
 
 import random

@@ -7,7 +7,7 @@ another's orders.
 
 Put every parameter into the key, each with a separator behind it that it cannot contain: `bestsellers:1:15`.
 
-Read: "The cure" in the chapter Caching, on keys.
+Read: "Cache-aside" in the chapter Caching, on keys.
 """
 
 import random

@@ -7,7 +7,7 @@ memory is full. In production the first symptom is a customer's call, the second
 
 Give every key an expiry, those that only help as well. It is the bound on every mistake that you have not thought of.
 
-Read: "Three ways of forgetting" in the chapter Caching.
+Read: "Forgetting" in the chapter Caching.
 """
 
 import secrets

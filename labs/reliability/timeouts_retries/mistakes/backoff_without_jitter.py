@@ -1,8 +1,9 @@
-"""The wait doubles each time, but it is the same for everyone.
+"""The wait doubles each time, but it is the same for everyone, or nearly.
 
 The load goes down, in steps: those who failed in the same moment still come back in the same moment, after 0.1 s,
 after 0.3 s, after 0.7 s. The provider idles between the waves and drowns in each. What failed in a wave fails
-together and forms the next. Exponential backoff spaces the waves out; only chance takes them apart.
+together and forms the next. Exponential backoff spaces the waves out; only chance takes them apart. A tenth of the
+wait at random, as in many recipes, leaves the first wave as high as it was.
 
 Draw each wait at random, from zero up to the limit that doubles (full jitter), or at least over the upper half of it.
 
