@@ -63,6 +63,7 @@ def draw(pages: Sequence[Page], store: Store) -> None:
     filled = fill_jupyter_cache(pages, store, material().build / ".jupyter_cache")
     ledger.write(filled)
     _run_sphinx()
+    _remove_notebooks_but(pages)
     broken = broken_links(site())
     if broken:
         raise UserError("Links that lead nowhere:\n" + "\n".join(broken))
@@ -85,6 +86,15 @@ def _is_executed(page: Page) -> bool:
         return False
     cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
     return all(cell.execution_count for cell in cells)
+
+
+def _remove_notebooks_but(pages: Sequence[Page]) -> None:
+    """Remove the executed notebooks of pages that have left the table of contents: nbval would run them, too."""
+    folder = material().build / "jupyter_execute"
+    kept = {folder / f"{page.name}.ipynb" for page in pages}
+    for path in folder.rglob("*.ipynb"):
+        if path not in kept:
+            path.unlink()
 
 
 def _run_sphinx() -> None:

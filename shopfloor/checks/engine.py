@@ -43,6 +43,9 @@ WARM_UP_SECONDS = 30.0
 MARGIN_SECONDS = 5.0
 LONGEST_FILE = 2**20
 
+_PARSING = threading.Lock()
+"""CPython 3.11 parses in one thread at a time, or raises SystemError; and the filters of `warnings` are everyone's."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -401,7 +404,7 @@ def _unreadable(content: bytes) -> str:
     if len(content) > LONGEST_FILE:
         return f"The file is longer than {LONGEST_FILE // 2**20} MB."
     try:
-        with warnings.catch_warnings(action="ignore"):
+        with _PARSING, warnings.catch_warnings(action="ignore"):
             ast.parse(content)
     except SyntaxError as error:
         return f"Python cannot read the file: {error.msg} (line {error.lineno}).{_pointed_at(error)}"

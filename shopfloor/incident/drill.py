@@ -4,6 +4,7 @@ import random
 import shlex
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from shopfloor.console import out, step
@@ -52,9 +53,11 @@ def run(number: int | None) -> None:
     """
     number = number or random.randint(1, len(FAULTS))  # noqa: S311 - any will do
     fault = fault_of(number)
-    with step(f"Incident {number}") as say, playing(fault.files, fault.settings, fault.exporters, say) as scene:
-        healthy = _begin(scene, fault, say)
-        say("the shop is sick")
+    with ExitStack() as running:
+        with step(f"Incident {number}") as say:  # over before the player types: it draws on their line
+            scene = running.enter_context(playing(fault.files, fault.settings, fault.exporters, say))
+            healthy = _begin(scene, fault, say)
+            say("the shop is sick")
         tell(_introduction(scene))
         _Desk(scene, fault, healthy).sit()
 

@@ -2,10 +2,14 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 from sphinx.errors import ExtensionError
 
+from shopfloor import book
+from shopfloor.execution import Page
+from shopfloor.paths import Material
 from shopfloor.sphinx import document
 from tests.book.tiny import NOT_MEASURED, TinyBook, measured, recorded_claim
 
@@ -126,3 +130,15 @@ def test_pages_read_by_several_processes_tell_the_same(tiny_book: TinyBook) -> N
 def test_what_was_drawn_is_kept_without_the_ledgers_text(measured_book: TinyBook) -> None:
     kept = json.loads((measured_book.root / "_build/.doctrees/shopfloor-drawn.json").read_text())
     assert set(kept) == {"navigation", "proofs", "measured"}
+
+
+def test_notebooks_of_pages_that_are_gone_are_not_left_for_nbval(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(book, "material", lambda: Material(tmp_path))
+    folder = tmp_path / "_build/jupyter_execute/book/data"
+    folder.mkdir(parents=True)
+    for name in ("here", "gone"):
+        (folder / f"{name}.ipynb").write_text("{}")
+    book._remove_notebooks_but([Page("book/data/here", tmp_path / "book/data/here.md")])
+    assert [path.name for path in folder.iterdir()] == ["here.ipynb"]

@@ -73,8 +73,9 @@ WHERE o.public_id::text = :order ORDER BY p.id
 
 @pytest.fixture(scope="module")
 def unpaid(database: Connection) -> Iterator[str]:
-    """Orders that are still to be paid, one after another."""
-    return iter(list(database.scalars(text(UNPAID))))
+    """Orders that are still to be paid, one after another; when they are at an end, the same ones, unpaid again."""
+    while True:
+        yield from database.scalars(text(UNPAID)).all()
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """Each time that a place becomes free and another takes it, the wait begins anew.
 
 `Condition.wait(timeout)` waits so long for a notification, and here one comes whenever a call ends. Whoever wakes and
-finds the place taken goes round the loop and waits the full time again. In a long queue at a busy moment that happens
+finds that it is another's turn goes round the loop and waits the full time again. In a long queue at a busy moment that happens
 at each end of a call, so nobody is ever refused, and a limit of 0.2 s becomes seconds. The loop around `wait` is
 right, as every manual says; the timeout in it is not.
 
@@ -29,7 +29,8 @@ class Bulkhead:
     def __init__(self, size: int, queue: int, wait_seconds: float) -> None:
         self._size, self._queue = size, queue
         self._wait_seconds = wait_seconds
-        self._calling = self._waiting = 0
+        self._calling = 0
+        self._line: list[object] = []
         self._changed = Condition()
 
     def run(self, function: Callable[[], T]) -> T:
@@ -44,17 +45,22 @@ class Bulkhead:
                 self._changed.notify_all()
 
     def _take(self) -> None:
-        if self._calling >= self._size:
-            if self._waiting >= self._queue:
-                raise NotAsked("too many wait already", retry_after=1)
-            self._waiting += 1
-            try:
-                while self._calling >= self._size:
-                    if not self._changed.wait(self._wait_seconds):
-                        raise NotAsked("no call ended in time", retry_after=1)
-            finally:
-                self._waiting -= 1
+        if self._calling >= self._size or self._line:
+            self._wait_in_line()
         self._calling += 1
+
+    def _wait_in_line(self) -> None:
+        if len(self._line) >= self._queue:
+            raise NotAsked("too many wait already", retry_after=1)
+        place = object()
+        self._line.append(place)
+        try:
+            while self._calling >= self._size or self._line[0] is not place:
+                if not self._changed.wait(self._wait_seconds):
+                    raise NotAsked("no call ended in time", retry_after=1)
+        finally:
+            self._line.remove(place)
+            self._changed.notify_all()
 
 
 def init_app(app: Flask) -> None:
