@@ -25,7 +25,7 @@ LINT = (
 BOOK = ((str(BIN / "shopfloor"), "book"),)
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-n", str(min(os.cpu_count() or 1, 4)), "--dist", "loadfile")
 NBVAL = (
-    *(sys.executable, "-m", "pytest", "-q", "--nbval", "--nbval-cell-timeout=300"),
+    *(sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "--nbval", "--nbval-cell-timeout=300"),
     "_build/jupyter_execute/book",
 )
 

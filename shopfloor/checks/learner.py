@@ -258,7 +258,6 @@ def _become(
         sys.path.insert(0, str(stage))
         for name in [name for name in sys.modules if name.partition(".")[0] == "shop"]:
             del sys.modules[name]  # a check has imported the shop, the naive one: it is not to be judged
-        sys.dont_write_bytecode = True
         logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request is no output of the learner's
         TASKS[task](told)
     except BaseException as error:  # noqa: BLE001 - whatever the learner's code does is to be told

@@ -137,9 +137,9 @@ FAULTS = (
     Fault(
         "hanging_dependency",
         "The carrier takes calls and never answers them.",
-        "Metrics: the only route with errors is the one of delivery quotes, and it fails after as long as the shop waits"
-        " at most. Everything else is as it was: the bulkhead holds, and after some seconds circuit_breaker_state of"
-        " delivery is not 0.",
+        "Metrics: the only route with errors is the one of delivery quotes, and it fails after as long as the shop"
+        " waits at most. Everything else is as it was: the bulkhead holds, and after some seconds circuit_breaker_state"
+        " of delivery is not 0.",
         shows=_only_quotes_fail_and_late,
         begin=_delivery_hangs,
     ),

@@ -1,9 +1,9 @@
 """Each time that a place becomes free and another takes it, the wait begins anew.
 
 `Condition.wait(timeout)` waits so long for a notification, and here one comes whenever a call ends. Whoever wakes and
-finds that it is another's turn goes round the loop and waits the full time again. In a long queue at a busy moment that happens
-at each end of a call, so nobody is ever refused, and a limit of 0.2 s becomes seconds. The loop around `wait` is
-right, as every manual says; the timeout in it is not.
+finds that it is another's turn goes round the loop and waits the full time again. In a long queue at a busy moment that
+happens at each end of a call, so nobody is ever refused, and a limit of 0.2 s becomes seconds. The loop around `wait`
+is right, as every manual says; the timeout in it is not.
 
 Count from arrival: take the deadline once, and wait for what is left. `Condition.wait_for` does just that, and so
 does the timeout of a semaphore.
