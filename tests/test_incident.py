@@ -48,7 +48,7 @@ def test_a_drill_at_the_terminal() -> None:
         terminal.setwinsize(24, 80)
         for command, answer in (
             ("metrics", r"connections to the database in use"),
-            ("traces get /v1/orders", r"1 +[\d,]+ ms +\d+ spans  GET /v1/orders "),
+            ("traces get /v1/orders", r"1 +[\d,]+ ms +\d+ spans  GET /v1/orders\s"),
             ("trace 1", r"\d+ × SELECT"),
             ("trace 99", "List some"),
             ("nonsense", "the latest events of the log"),

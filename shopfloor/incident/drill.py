@@ -22,7 +22,8 @@ MOST_SHOWN = 8
 HELP = """\
 metrics        routes, pool and breakers: before, and of late
 logs [word]    the latest events of the log, with that word in them
-traces [word]  the slowest requests of late, with that word in their route
+traces [word]  the slowest requests of late, with that word in their route;
+               of one route alone, when it is written out: traces GET /v1/orders
 trace NUMBER   one of them, drawn
 causes         what it may be
 answer NUMBER  which of these it is
@@ -141,7 +142,8 @@ class _Desk:
 
     def _traces(self, word: str) -> bool:
         traces = sorted(self._evidence().traces, key=lambda trace: -trace.duration)
-        wanted = [trace for trace in traces if word.lower() in trace.root.name.lower()][:MOST_SHOWN]
+        of_route = [trace for trace in traces if trace.root.name.lower() == word.lower()]
+        wanted = (of_route or [trace for trace in traces if word.lower() in trace.root.name.lower()])[:MOST_SHOWN]
         self._listed = [trace.root.trace_id for trace in wanted]
         for number, trace in enumerate(wanted, 1):
             path = trace.root.attributes.get("url.path", "")
