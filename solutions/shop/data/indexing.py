@@ -3,7 +3,8 @@
 Each serves a query that the shop asks often, and says which. Each also costs every write to its table, and room, so
 what no query needs has none:
 
-- `payments.order_id`: no route asks for the payments of an order, and no order is deleted.
+- `payments.order_id`: it is asked for once in an order's life, when the order is paid, beside a provider that takes far
+  longer than to read the table; and no order is deleted. When the table has grown tenfold, look again.
 - `order_items.product_id`: the best sellers start from the orders of the last weeks and reach their items by order;
   nothing starts from a product.
 - `products` by name or price: the whole table is read and sorted in a few milliseconds, and a cache serves it better.
