@@ -141,8 +141,10 @@ def claim(
 
 
 def with_unit(value: Any, unit: str) -> str:
-    """Write a figure for a reader: thousands separated, three digits where it is not whole."""
-    if isinstance(value, int) and not isinstance(value, bool):
+    """Write a figure for a reader: thousands separated, three digits where it is not whole; a fact is a yes or a no."""
+    if isinstance(value, bool):
+        number = "yes" if value else "no"
+    elif isinstance(value, int):
         number = f"{value:,}"
     elif isinstance(value, float):
         number = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -82,7 +82,7 @@ def test_a_sentence_is_escaped() -> None:
         (1234.5, "kB", "1,234 kB"),
         (np.int64(7), "", "7"),
         ("Index Scan", "", "Index Scan"),
-        (True, "", "True"),
+        (True, "", "yes"),
     ],
 )
 def test_figures_are_written_for_a_reader(value: object, unit: str, written: str) -> None:

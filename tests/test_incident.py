@@ -20,8 +20,8 @@ def say_nothing(_: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_fault_shows_as_it_is_said_to(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drill, "HEALTHY_SECONDS", 3)
-    monkeypatch.setattr(drill, "SICK_SECONDS", 6)
+    monkeypatch.setattr(drill, "HEALTHY_SECONDS", 2)
+    monkeypatch.setattr(drill, "SICK_SECONDS", 5)
     with playing(fault.files, fault.settings, fault.exporters, say_nothing) as scene:
         evidence = scene.evidence(healthy=drill._begin(scene, fault, say_nothing))
         seen = [other.name for other in FAULTS if other.shows(evidence)]

@@ -237,7 +237,7 @@ def recovery(shop: Shop) -> float:
 
 @pytest.fixture(scope="module")
 def quick(start: Start, providers: dict[str, Provider], unpaid: Iterator[str], recovery: float) -> Iterator[Left]:
-    """A shop whose breaker for payments was opened by a crowd, and recovers soon. Its clock was then set back an hour."""
+    """A shop whose breaker for payments a crowd has opened, and which recovers soon. Its clock was set back then."""
     with start(**PATIENT, BREAKER_RECOVERY_SECONDS=str(recovery)) as shop:
         till = Counter(shop, "payments", providers["payments"], unpaid)
         providers["payments"].plan = DOWN
