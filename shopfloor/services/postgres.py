@@ -30,7 +30,7 @@ START_SECONDS = 60.0  # a recovery may have much to replay
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
-    "max_connections": "200",
+    "max_connections": "400",  # the checks of a lab may be run on several files at once, each with a crowd
     # Durability ends at the kernel: a server that is killed loses no committed row, for the kernel has the pages.
     # A crash of the system can lose or tear some. `Cluster.fault` finds that out, and the data are made again.
     "fsync": "off",
