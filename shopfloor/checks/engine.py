@@ -116,10 +116,15 @@ class Engine:
         """The warm process, whose descendants all others of a check are."""
         return self._warm.pid
 
-    def check(self, lab: Lab, file: Path) -> Verdict:
+    def check(self, lab: Lab, file: Path, *, to_first_failure: bool = False) -> Verdict:
         """Check `file` as the answer to `lab`.
 
         It is read once: what is saved meanwhile is the next check's.
+
+        Args:
+            lab: what it is to be the answer to.
+            file: the answer.
+            to_first_failure: ask no further once a check has failed, for a caller to whom nothing else matters.
 
         Raises:
             UserError: there is no database to check it on.
@@ -134,7 +139,7 @@ class Engine:
                 story = f"{file} cannot be read: {error.strerror}."
             else:
                 story = _unreadable(content)
-            fields = {"story": story} if story else self._judged(lab, content)
+            fields = {"story": story} if story else self._judged(lab, content, to_first_failure)
             return Verdict(lab.address, **fields, seconds=time.monotonic() - began)
 
     def _redis_url(self, lab: Lab) -> str:
@@ -145,7 +150,7 @@ class Engine:
             self._valkey = self._running.enter_context(private_valkey(self._state))
         return self._valkey
 
-    def _judged(self, lab: Lab, content: bytes) -> dict[str, Any]:
+    def _judged(self, lab: Lab, content: bytes, to_first_failure: bool) -> dict[str, Any]:
         """The fields of a verdict on a file that Python can read."""
         with (
             tempfile.TemporaryDirectory(dir=self._folder, ignore_cleanup_errors=True) as folder,
@@ -160,6 +165,7 @@ class Engine:
                 "database_url": database.url,
                 "redis_url": self._redis_url(lab),
                 "needs": lab.needs,
+                "to_first_failure": to_first_failure,
                 "seconds": self._seconds,
             }
             told = self._warm.ask(request, self._seconds + MARGIN_SECONDS)

@@ -45,6 +45,7 @@ class Task:
         database_url: a database with seed data, this process's alone.
         redis_url: of a Valkey, this process's alone if the lab needs one.
         needs: what else it needs: see `shopfloor.labs.Lab`.
+        to_first_failure: ask no further once a check has failed.
     """
 
     tests: Path
@@ -52,6 +53,7 @@ class Task:
     database_url: str
     redis_url: str
     needs: tuple[str, ...] = ()
+    to_first_failure: bool = False
 
 
 Tell = Callable[[Mapping[str, Any]], None]
@@ -107,6 +109,8 @@ class Judge:
             self._tell({"result": _result(item, report, error)})
         if isinstance(error, LearnerFailed):
             item.session.shouldstop = "nothing is left to check"
+        if report.failed and self.task.to_first_failure:
+            item.session.shouldstop = "nobody asks for more"
 
     @pytest.fixture(scope="session")
     def settings(self) -> dict[str, str]:

@@ -16,7 +16,7 @@ Job = tuple[Lab, Path]
 
 
 def check_many(services: Services, jobs: Sequence[Job], progress: Callable[[str], None]) -> list[Verdict]:
-    """Check files side by side.
+    """Check files side by side, each until a check fails: what it is told first is what matters of a wrong answer.
 
     Args:
         services: where the databases are made.
@@ -35,7 +35,7 @@ def check_many(services: Services, jobs: Sequence[Job], progress: Callable[[str]
         def check(job: Job) -> Verdict:
             engine = free.get()
             try:
-                return engine.check(*job)
+                return engine.check(*job, to_first_failure=True)
             finally:
                 free.put(engine)
 

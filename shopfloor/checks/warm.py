@@ -117,6 +117,7 @@ def _judge(request: dict[str, Any], warm: int, told: int) -> None:
             database_url=str(request["database_url"]),
             redis_url=str(request["redis_url"]),
             needs=tuple(request["needs"]),
+            to_first_failure=bool(request["to_first_failure"]),
         )
         with os.fdopen(told, "wb") as stream:
             judge(task, lambda record: _say(stream, record))

@@ -45,7 +45,7 @@ def settings() -> dict[str, str]:
     """A breaker that judges after four calls, and once open stays so for as long as the checks run."""
     return {
         "RETRY_ATTEMPTS": "1",  # a call is one request at the provider
-        "READ_TIMEOUT_SECONDS": "0.04",
+        "READ_TIMEOUT_SECONDS": "0.1",
         "BREAKER_WINDOW_SECONDS": str(LONG),
         "BREAKER_MINIMUM_CALLS": str(MINIMUM),
         "BREAKER_FAILURE_RATE": "0.5",
