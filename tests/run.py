@@ -7,6 +7,7 @@
 """
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -46,6 +47,8 @@ def run(name: str, commands: Sequence[Sequence[str]]) -> bool:
 
 def main() -> int:
     """Run the lanes until one fails; the exit code is 0 when all of them passed."""
+    # A shell without job control starts what it puts in the background deaf to interrupts, and its children inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if "--quick" in sys.argv[1:]:
         lanes = {"lint": LINT, "tests": ((*TESTS, "-m", "not slow and not browser and not book"),)}
     else:

@@ -33,7 +33,7 @@ CONNECTIONS = SIZE + QUEUE + 2
 # Shops of their own: one whose waiters soon lose patience, one where nobody waits, one where many wait for little.
 HASTY_SIZE, HASTY_QUEUE, HASTY_SECONDS = 2, 1, 0.15
 LINE, LINE_SECONDS, LINE_CALL_SECONDS = 15, 0.15, 0.04
-STRETCHED = (1, 1, 3, 8)  # how many times as slow everything in that line is, at each attempt
+STRETCHED = (1, 1, 3, 8, 8, 8)  # how many times as slow everything in that line is, at each attempt
 
 
 class Start(Protocol):
