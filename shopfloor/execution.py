@@ -12,7 +12,8 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -25,7 +26,7 @@ from jupyter_cache.base import CacheBundleIn
 from jupyter_client.manager import AsyncKernelManager
 from myst_nb.core.read import is_myst_markdown_notebook, read_myst_markdown_notebook
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
 
 from shopfloor import contents
@@ -202,9 +203,25 @@ class _Client(NotebookClient):
         super().__init__(notebook, **settings)
         self._turns = turns
 
-    async def async_start_new_kernel(self, **settings: Any) -> None:
-        async with self._turns.side_by_side():
-            await super().async_start_new_kernel(**settings)
+    @asynccontextmanager
+    async def async_setup_kernel(self, **settings: Any) -> AsyncIterator[None]:
+        """Start the kernel, and shut it down at the end.
+
+        nbclient's own also takes the loop's signals, one notebook from another: an interrupt would end one of several
+        kernels, and the pages of the others would run on. asyncio's handler cancels them all.
+        """
+        settings.pop("cleanup_kc")
+        try:
+            async with self._turns.side_by_side():
+                await self.async_start_new_kernel(**settings)
+                await self.async_start_new_kernel_client()
+            yield
+        except (asyncio.CancelledError, DeadKernelError):  # nbclient says of a cancelled cell that the kernel died
+            self.shutdown_kernel = "immediate"  # a kernel at work that is asked to end prints where it was
+            raise
+        finally:
+            async with self._turns.side_by_side():
+                await self._async_cleanup_kernel()
 
     async def async_execute_cell(self, cell: NotebookNode, *place: Any, **settings: Any) -> NotebookNode:
         async with self._turns.alone() if _is_timed(cell) else self._turns.side_by_side():
