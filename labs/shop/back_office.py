@@ -108,6 +108,7 @@ def init_app(app: Flask) -> None:
     app.register_blueprint(blueprint)
 
 
+# [start:guard]
 @blueprint.before_request
 def _authenticate() -> None:
     """Know whose token it is, for all routes of this blueprint and none other."""
@@ -128,6 +129,9 @@ def _authenticate() -> None:
         wrong.note(address)
     challenge = WWWAuthenticate("bearer", {"realm": "back office"})
     raise Unauthorized("The back office is for those who run the shop: show a token.", www_authenticate=challenge)
+
+
+# [end:guard]
 
 
 def _for_the_manager(view: Callable[P, R]) -> Callable[P, R]:
