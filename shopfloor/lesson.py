@@ -226,6 +226,7 @@ def serving(
     *,
     workers: int = 1,
     settings: Mapping[str, str] | None = None,
+    http2: bool = False,
     **topics: str | Sequence[str],
 ) -> Iterator[dict[str, Server]]:
     """Serve several stages of the shop at once, each with a database of its own.
@@ -235,6 +236,7 @@ def serving(
         workers: how many processes serve each of them.
         settings: more of the shop's settings, by the names of their environment variables, such as
             `{"PAYMENTS_URL": payments.url}`.
+        http2: serve them with a server that speaks HTTP/2 as well.
         topics: by the name that the figures will show, what each stage has solved: `"naive"`, `"solved"`
             or a list of topics.
 
@@ -248,7 +250,7 @@ def serving(
             clone = running.enter_context(databases.clone(_services(), size))
             stage = stages.build(solved)
             servers[name] = running.enter_context(
-                stages.serve(stage, database_url=clone.url, settings=environment, workers=workers)
+                stages.serve(stage, database_url=clone.url, settings=environment, workers=workers, http2=http2)
             )
         yield servers
 
