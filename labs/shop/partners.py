@@ -23,9 +23,8 @@ from shop.price_list import PriceList
 
 blueprint = Blueprint("partners", __name__, url_prefix="/v1")
 
-ORDER = (Order.public_id, Order.status, Order.placed_at, Order.total_amount, Order.currency)
-CUSTOMER = Bundle("customer", Customer.public_id, Customer.name)
-PRODUCT = Bundle("product", Product.public_id, Product.sku, Product.name)
+CUSTOMER: Bundle[Any] = Bundle("customer", Customer.public_id, Customer.name)
+PRODUCT: Bundle[Any] = Bundle("product", Product.public_id, Product.sku, Product.name)
 
 
 class ExportQuery(validation.Strict):
@@ -46,9 +45,8 @@ def export_orders() -> Response:
     media_type = request.accept_mimetypes.best_match(serialization.WRITTEN)
     if media_type is None:
         raise NotAcceptable(f"Orders are written as {', '.join(serialization.WRITTEN)}.")
-    newest = select(Order).order_by(Order.placed_at.desc(), Order.id.desc()).limit(limit).options(*WHOLE)
-    orders = database.session().scalars(newest).all()
-    return Response(serialization.write_orders(orders, media_type), content_type=media_type, headers={"Vary": "Accept"})
+    written = serialization.write_orders(newest_orders(database.session(), limit), media_type)
+    return Response(written, content_type=media_type, headers={"Vary": "Accept"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +64,14 @@ class WholeOrder:
 
 def newest_orders(session: Session, limit: int) -> list[Order]:
     """Orders as `shop.foundations.serialization.order_json` reads them, the newest first, in two statements."""
-    newest = select(Order.id, *ORDER, CUSTOMER).join(Order.customer).order_by(Order.placed_at.desc(), Order.id.desc())
+    shown = (Order.public_id, Order.status, Order.placed_at, Order.total_amount, Order.currency, CUSTOMER)
+    newest = select(Order.id, *shown).join(Order.customer).order_by(Order.placed_at.desc(), Order.id.desc())
     orders = session.execute(newest.limit(limit)).all()
     lines = select(OrderItem.order_id, OrderItem.quantity, OrderItem.unit_price, PRODUCT).join(OrderItem.product)
     items = defaultdict(list)
-    for line in session.execute(
-        lines.where(OrderItem.order_id.in_([key for key, *_ in orders])).order_by(OrderItem.id)
-    ):
+    for line in session.execute(lines.where(OrderItem.order_id.in_([row.id for row in orders])).order_by(OrderItem.id)):
         items[line.order_id].append(line)
-    return cast("list[Order]", [WholeOrder(*shown, items[key]) for key, *shown in orders])
+    return cast("list[Order]", [WholeOrder(*row[1:], items=items[row.id]) for row in orders])
 
 
 @blueprint.post("/price-lists")
