@@ -71,7 +71,13 @@ def newest_orders(session: Session, limit: int) -> list[Order]:
     items = defaultdict(list)
     for line in session.execute(lines.where(OrderItem.order_id.in_([row.id for row in orders])).order_by(OrderItem.id)):
         items[line.order_id].append(line)
-    return cast("list[Order]", [WholeOrder(*row[1:], items=items[row.id]) for row in orders])
+    whole = (
+        WholeOrder(
+            row.public_id, row.status, row.placed_at, row.total_amount, row.currency, row.customer, items[row.id]
+        )
+        for row in orders
+    )
+    return cast("list[Order]", list(whole))
 
 
 @blueprint.post("/price-lists")
