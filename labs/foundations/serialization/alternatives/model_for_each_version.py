@@ -1,4 +1,4 @@
-"""A model for each version: pydantic picks it by the version that the list names, and the model makes the price list."""
+"""A model for each version: pydantic picks it by the version that the list names, and it makes the price list."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -196,7 +196,7 @@ def _utc(value: datetime) -> datetime:
 
 def _no_number_for_a_moment(value: Any) -> Any:
     if not isinstance(value, str | datetime):
-        raise ValueError("it is neither words nor a moment")
+        raise ValueError("it is neither words nor a moment")  # noqa: TRY004 - what pydantic reports
     return value
 
 
