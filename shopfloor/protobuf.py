@@ -7,7 +7,11 @@ import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import (  # type: ignore[import-untyped]  # publishes no types
+    descriptor_pb2,
+    descriptor_pool,
+    message_factory,
+)
 from grpc_tools import protoc
 
 FILE = "messages.proto"

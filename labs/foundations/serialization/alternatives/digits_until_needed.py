@@ -166,7 +166,7 @@ def read_price_list(data: bytes, media_type: str) -> PriceList:
         raise UnsupportedMediaType
     try:
         document = parse(data)
-    except Exception as error:  # noqa: BLE001 - whatever a parser stumbles over, the body is not what it says it is
+    except Exception as error:
         raise BadRequest(f"That is not {media_type}.") from error
     try:
         return _price_list(document)

@@ -196,7 +196,7 @@ def _utc(value: datetime) -> datetime:
 
 def _no_number_for_a_moment(value: Any) -> Any:
     if not isinstance(value, str | datetime):
-        raise ValueError("it is neither words nor a moment")  # noqa: TRY004 - what pydantic reports
+        raise ValueError("it is neither words nor a moment")
     return value
 
 

@@ -1,9 +1,9 @@
 """A decimal price is multiplied by a hundred, and the rest is cut off.
 
 19.99 has no exact double. The nearest is a little less, a hundred times that is 1998.9999999999998, and `int` makes
-1998 of it. About one price in ten loses a cent that way, always downwards, and no test with 12.50 shows it. `round`
-repairs these, and keeps the belief that a float holds an amount: sums of many drift, and half cents go where they
-like.
+1998 of it. About one price in seventeen loses a cent that way, always downwards, and no test with 12.50 shows it.
+`round` repairs these, and keeps the belief that a float holds an amount: sums of many drift, and half cents go where
+they like.
 
 Have the parser keep the text: `json.loads(data, parse_float=Decimal)`, and make an integer of minor units of it.
 
