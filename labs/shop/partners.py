@@ -42,7 +42,8 @@ def init_app(app: Flask) -> None:
 def export_orders() -> Response:
     """The newest orders, in the format that the caller prefers."""
     limit = validation.query(ExportQuery).limit
-    media_type = request.accept_mimetypes.best_match(serialization.WRITTEN)
+    accepted = request.accept_mimetypes
+    media_type = accepted.best_match(serialization.WRITTEN) if accepted else serialization.WRITTEN[0]
     if media_type is None:
         raise NotAcceptable(f"Orders are written as {', '.join(serialization.WRITTEN)}.")
     written = serialization.write_orders(newest_orders(database.session(), limit), media_type)
