@@ -226,7 +226,7 @@ def test_a_version_that_is_not_known_is_refused(partner: Partner) -> None:
 def test_decimal_prices_are_exact(partner: Partner) -> None:
     """A price of version 1 becomes as many minor units as it says, in its currency."""
     for media_type in WRITERS:
-        for price in (19.99, 0.29, 1.15, 4.35, 1001.1, 20):
+        for price in (19.99, 0.29, 4.35, 20):
             sent = partner.send(of_old(price), media_type)
             exact = int(Decimal(str(price)) * 100)
             if sent.changed.get("KIT-EUR") == int(price * 100) != exact:

@@ -1,9 +1,9 @@
 """In MessagePack, moments are written as strings.
 
 It is JSON in a shorter spelling then. MessagePack has a type for moments (the timestamp extension, -1), of four to
-twelve bytes where the string takes twenty-eight, and a reader gets a moment and not words that have to be parsed in a
-format that nobody wrote down. The same happens with `default=str`, which makes text of everything that a format has no
-type for: Decimal, UUID, and one day an object whose text is its address in memory.
+twelve bytes where the string takes up to twenty-eight, and a reader gets a moment and not words that have to be parsed
+in a format that nobody wrote down. The same happens with `default=str`, which makes text of everything that a format
+has no type for: Decimal, UUID, and one day an object whose text is its address in memory.
 
 Keep the type where the format has one. Where it has none, decide how it is written, for each type.
 

@@ -213,8 +213,7 @@ Word = Annotated[str, Field(min_length=1, max_length=200)]
 class _Understood(BaseModel):
     """Data that are what they should be.
 
-    Types are not converted: a guess is an error that nobody sees. Unknown fields are let pass: a partner who is ahead
-    of the shop sends some.
+    A partner's program may write a number as a word: pydantic makes it one. Unknown fields are let pass.
     """
 
     model_config = ConfigDict(coerce_numbers_to_str=True, extra="ignore", frozen=True)

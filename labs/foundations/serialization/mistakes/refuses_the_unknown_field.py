@@ -216,8 +216,7 @@ Word = Annotated[str, Field(min_length=1, max_length=200)]
 class _Understood(BaseModel):
     """Data that are what they should be.
 
-    Types are not converted: a guess is an error that nobody sees. Unknown fields are let pass: a partner who is ahead
-    of the shop sends some.
+    Types are not converted: a guess is an error that nobody sees. A field too many is a misspelt one.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
