@@ -30,6 +30,8 @@ from shopfloor.metrics import difference, read_page, scrape, watching
 from shopfloor.metrics import plot as plot_series
 from shopfloor.paths import material
 from shopfloor.plans import Plan
+from shopfloor.protobuf import messages
+from shopfloor.sandbox import apart
 from shopfloor.services import Services, running_services
 from shopfloor.services.delivery import start_delivery
 from shopfloor.services.payments import start_payments
@@ -46,6 +48,7 @@ __all__ = [
     "Lesson",
     "Outage",
     "Table",
+    "apart",
     "claim",
     "compare",
     "count_queries",
@@ -57,6 +60,7 @@ __all__ = [
     "label_lines",
     "latency",
     "load",
+    "messages",
     "payments",
     "plot_series",
     "read_page",

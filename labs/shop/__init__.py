@@ -6,7 +6,7 @@ Each topic of the handbook is a module of the same address, and what a module ad
 
 from flask import Flask
 
-from shop import back_office, database, outgoing
+from shop import back_office, database, outgoing, partners
 from shop.api import errors, idempotency, pagination, resources
 from shop.data import caching
 from shop.foundations import business_logic
@@ -32,6 +32,7 @@ TOPICS = (
     pagination,
     business_logic,
     idempotency,
+    partners,
     back_office,
 )
 

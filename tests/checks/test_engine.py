@@ -105,6 +105,39 @@ def test_a_check_may_import_the_shop(lab: TinyLab, engine: Engine) -> None:
     assert not engine.check(lab, lab.starter).passed
 
 
+BYTES = '''
+from shopfloor.checks.shop import Request
+
+
+def test_it(shop):
+    """A body of bytes goes as it is, and an answer's comes so."""
+    answer = shop.ask(Request("POST", "/v1/orders", headers={"Content-Type": "application/json"}, data=b"{"))
+    assert answer.status == 400
+    assert answer.content.startswith(b"{")
+'''
+
+
+def test_bodies_that_are_bytes(lab: TinyLab, engine: Engine) -> None:
+    lab.tests.write_text(BYTES)
+    assert engine.check(lab, lab.solution).passed
+
+
+MOMENTS = """
+from datetime import datetime
+import msgpack
+made_in_c = msgpack.unpackb(msgpack.packb(msgpack.Timestamp(1)), timestamp=3)
+assert isinstance(made_in_c, datetime)
+assert isinstance(datetime.now(), datetime)
+assert not isinstance("2026", datetime)
+"""
+
+
+def test_moments_made_by_libraries_are_moments(lab: TinyLab, engine: Engine, tmp_path: Path) -> None:
+    answer = tmp_path / "answer.py"
+    answer.write_text(f"{lab.solution.read_text()}\n{MOMENTS}")
+    assert engine.check(lab, answer).passed
+
+
 def test_what_this_users_environment_says_to_pytest(
     lab: TinyLab, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
