@@ -47,7 +47,7 @@ def _listed(value: object) -> object:
 def _networks(value: object) -> object:
     listed = _listed(value)
     if not isinstance(listed, list | tuple):
-        raise ValueError(NETWORKS)  # noqa: TRY004 - pydantic makes a problem of a ValueError alone
+        raise ValueError(NETWORKS)
     try:
         return tuple(ip_network(each) for each in listed)
     except ValueError as error:
