@@ -139,13 +139,6 @@ def test_the_headers_say_where_one_stands(shop: Shop) -> None:
         did = f"request {number + 1} of a user who has {USER}: {answer.did}"
         limits = {"x-ratelimit-limit": str(USER), "x-ratelimit-remaining": str(remaining)}
         shown = {name: answer.headers.get(name) for name in (*limits, "x-ratelimit-reset")}
-        if number == 0 and not any(shown.values()):
-            wrong(
-                "silent_until_it_is_too_late",
-                did=did,
-                got="200 or its like, without a word about the limit",
-                expected="X-RateLimit-Limit, X-RateLimit-Remaining and X-RateLimit-Reset",
-            )
         for name, expected in limits.items():
             if shown[name] != expected:
                 differs(
@@ -184,13 +177,6 @@ def test_a_refusal_says_when_to_come_back(shop: Shop) -> None:
     least = WINDOW - (time.monotonic() - began)  # so long at least until the first one leaves the window
     require_problem(refusal, 429)
     told = refusal.headers.get("retry-after", "")
-    if told.isdigit() and int(told) > 1_000_000_000:
-        wrong(
-            "retry_after_is_a_timestamp",
-            did=refusal.did,
-            got=f"Retry-After: {told}",
-            expected=f"seconds from now, at most {WINDOW}",
-        )
     seconds = seconds_of(told)
     if seconds is None or not 1 <= seconds <= WINDOW + 1:
         differs(
@@ -373,15 +359,12 @@ def test_only_known_keys_make_a_user(shop: Shop) -> None:
     shop.forget()
     ask(shop, known)
     if any(secret in argument for command in shop.cache.received for argument in command.arguments):
-        wrong(
-            "key_in_clear",
+        differs(
             did=f"GET {PATH} with X-API-Key, and listened to what is said to Valkey",
             got="the key itself",
             expected="something made of it from which it cannot be had, such as its SHA-256",
+            matters="What Valkey is told stands in its slow log, in MONITOR and in its dumps, where nobody guards secrets.",
         )
-
-
-# --- Several workers --------------------------------------------------------------------------------------------------
 
 
 def test_workers_count_together(shop: Shop, other: Shop) -> None:
@@ -521,22 +504,22 @@ def play(shop: Shop, window: float) -> Played:
     once(edge, played.edge)
     once(steady, played.steady, USER)
     once(stubborn, played.stubborn, USER)
-    at(0.5, 0.6)
+    at(0.5, 0.9)
     once(steady, played.steady)
     once(stubborn, played.stubborn, USER - 1)
-    at(0.75, 0.8)
+    at(0.75, 0.95)
     once(edge, played.edge, USER - 1)
-    at(0.98, 1.0)  # nothing to ask: only that the last ones came before the edge
-    at(1.06, 1.1)
+    at(0.75, 1.0)  # at once: the last ones must have come before the edge
+    at(1.06, 1.3)
     once(stubborn, played.stubborn)
     once(edge, played.edge, USER)
     last = max(played.steady[USER - 1].received, played.stubborn[USER - 1].received)
-    at((last + 2 * SLACK - begun) / window + 1, 1.5)
+    at((last + 2 * SLACK - begun) / window + 1, 1.6)
     once(steady, played.steady)
     once(stubborn, played.stubborn)
-    at(1.6, 1.65)
-    once(edge, played.edge, 2)
     at(1.6, 1.7)
+    once(edge, played.edge, 2)
+    at(1.6, 1.74)
     return played
 
 
@@ -664,10 +647,6 @@ def test_the_shop_outlives_valkey(scenes: Scenes) -> None:
                     )
                 passes(answer)
                 continue
-            if answer.status == ANSWERED:
-                wrong("always_open", did=did, got="it was let through", expected=503)
-            if answer.status == 429:
-                wrong("outage_blamed_on_the_caller", did=did, got=429, expected=503)
             require_problem(answer, 503)
             if seconds_of(answer.headers.get("retry-after", "")) is None:
                 differs(
