@@ -1,8 +1,8 @@
 """Anybody may say where they come from.
 
 The first entry of X-Forwarded-For is taken for the address, whoever sends it. It is a line of text in the request. A
-client that writes another one each time has no limit; one that writes somebody else's address uses up theirs. This is
-the most reported fault of rate limiters there is, and a client needs one line to find out.
+client that writes another one each time has no limit; one that writes somebody else's address uses up theirs. Public
+issue threads report it by the dozen, and a client needs one line to find out.
 
 Believe the header when the connection comes from a proxy of yours, and otherwise take the address of the connection.
 

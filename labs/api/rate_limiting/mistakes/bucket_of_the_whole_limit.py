@@ -1,8 +1,8 @@
 """A bucket as large as the limit, which fills while it is emptied.
 
-A token bucket is a fine limiter, two numbers a caller and no edges: AWS, Stripe and nginx have one. But it has two
-parameters, how fast it fills and how much it holds, and this one sets both to the limit. Whoever finds it full takes
-the limit at once, and what flows in during the next minute as well: nearly twice the limit in the first minute.
+A token bucket is a fine limiter, two numbers a caller and no edges: Stripe and AWS's API Gateway have one. But it has
+two parameters, how fast it fills and how much it holds, and this one sets both to the limit. Whoever finds it full
+takes the limit at once, and what flows in during the next minute as well: nearly twice the limit in the first minute.
 An invoice, a provider's own quota, or a sender of text messages that counts by the minute will notice.
 
 Either keep the log of a window, or promise what a bucket keeps: a rate, and how large a burst may be.

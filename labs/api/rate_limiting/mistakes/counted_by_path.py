@@ -1,8 +1,8 @@
 """Each page has a limit of its own.
 
 The path, or the route, is a part of the key. That looks finer. But the limit is then as large as the number of pages:
-who reads the catalogue product by product never meets it, and that is what a scraper does. Some libraries for Flask
-count by route unless they are told otherwise.
+who reads the catalogue product by product never meets it, and that is what a scraper does. The
+`default_limits` of Flask-Limiter hold for each route by itself, too.
 
 Limit the caller. If one route is dear, give it a limit beside the caller's, not instead of it.
 

@@ -1,8 +1,8 @@
 """Each IPv6 address has a limit of its own.
 
 With IPv4 a subscriber has one address. With IPv6 every connection to a household comes with a network, 64 bits of which
-are the subscriber's to choose: eighteen trillion times a million addresses, and a new one for each request costs nothing.
-So the limit holds for those who have IPv4, and for nobody else; and each of the addresses leaves a key in Valkey.
+are the subscriber's to choose, and another address for each request costs nothing. So the limit holds for those who
+have IPv4, and for nobody else; and each of the addresses leaves a key in Valkey.
 
 Count the /64 as one. Some networks give a /56 or a /48 to a subscriber: then that.
 

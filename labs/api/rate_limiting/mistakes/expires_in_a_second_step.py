@@ -4,7 +4,7 @@ The counting is one script, and `PEXPIRE` is sent afterwards. Between the two th
 can break, the deadline can pass. Then the key stays without an expiry. Here that costs memory, for ever, once for
 each address that was unlucky. With a plain counter, `INCR` and then `EXPIRE`, it costs a caller: the counter never goes
 back to zero, and somebody is refused until an operator deletes a key that nobody suspects. This has been reported of
-Redis's own documentation, of the `limits` library, of Spring's gateway and of Haraka.
+Redis's own documentation, of the `limits` library, of a limiter for Spring Cloud Zuul and of Haraka.
 
 Count and expire in one script, or in one MULTI.
 

@@ -35,8 +35,9 @@ NEVER_LIMITED = frozenset({"/livez", "/readyz", "/metrics"})  # who watches the 
 SITE_BITS = 64  # of an IPv6 address: the rest of it is for one subscriber to choose (RFC 4291, 2.5.4)
 UNREACHABLE_SECONDS = 1
 
-# Let a request through if fewer than the limit were in the window that ends now, and note it. In microseconds of Valkey's own clock. Gives: whether it may pass, how many are noted, now, and the time until
-# there is room for one more than now.
+# Let a request through if fewer than the limit were in the window that ends now, and note it in
+# any case. In microseconds of Valkey's own clock. Gives: whether it may pass, how many are noted, now, and the
+# time until there is room for one more than now.
 ADMIT = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]

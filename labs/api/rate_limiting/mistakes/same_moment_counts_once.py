@@ -1,7 +1,7 @@
 """Requests of the same second are one.
 
 The log is a sorted set whose members are the times themselves, in seconds: `ZADD key now now`. A set has each member
-once. So a hundred requests in a second are one entry, and the limit of sixty a minute is one of sixty *seconds* in which
+once. So a hundred requests in a second are one entry, and a limit of sixty a minute is one of sixty *seconds* in which
 there was a request: it never refuses anybody. With milliseconds it fails more rarely, with many workers often enough,
 and just when it matters: when requests come fast.
 
