@@ -615,7 +615,7 @@ def play_outage(start: StartShop, fail_open: str) -> Outage:
     with start(CACHE_TIMEOUT_SECONDS=SHORT, RATE_LIMIT_FAIL_OPEN=fail_open) as shop:
         for state in ("gone", "silent"):
             with ThreadPoolExecutor(1) as run:
-                with shop.cache.tap.being(state):  # type: ignore[arg-type]  # two of the three that there are
+                with shop.cache.tap.being(state):
                     began = time.monotonic()
                     asked = run.submit(ask, shop, user())
                     wait([asked], TOO_LONG)
@@ -679,7 +679,8 @@ def test_the_limit_comes_back(scenes: Scenes) -> None:
 
 def test_nothing_is_kept_for_ever(shop: Shop, valkey: Redis, scenes: "Scenes") -> None:
     """What is counted expires with its window, also when the worker dies in the middle."""
-    wait([scenes.windows, scenes.open, scenes.closed])  # they count in the same Valkey
+    # They count in the same Valkey.
+    until(lambda: scenes.windows.done() and scenes.open.done() and scenes.closed.done(), patience=30)
     valkey.flushall()
     with ThreadPoolExecutor(1) as run, shop.cache.tap.slow(0.03):
         asked = run.submit(ask, shop, user())
