@@ -105,7 +105,8 @@ def _providers(names: Sequence[str]) -> Iterator[dict[str, ProviderProcess]]:
 def _serve(
     lab: Lab, stage: Stage, database_url: str, services: Services, providers: Mapping[str, ProviderProcess]
 ) -> AbstractContextManager[Server]:
-    settings = {f"{name.upper()}_URL": provider.url for name, provider in providers.items()} | lab.load.settings
+    urls = {f"{name.upper()}_URL": provider.url for name, provider in providers.items()}
+    settings = {**urls, **lab.load.settings}
     return stages.serve(stage, database_url=database_url, redis_url=services.redis_url, settings=settings)
 
 
