@@ -537,10 +537,9 @@ def play(shop: Shop, window: float) -> Played:
     once(edge, played.edge, USER - 1)
     at(1.06)
     once(edge, played.edge, USER)
-    last = max(played.steady[USER - 1].received, played.stubborn[USER - 1].received)
-    at((last + 2 * SLACK - played.begun) / window + 1)
-    once(stubborn, played.stubborn)
-    once(steady, played.steady)
+    for caller, log in ((stubborn, played.stubborn), (steady, played.steady)):
+        at((log[USER - 1].received + 2 * SLACK - played.begun) / window + 1)
+        once(caller, log)
     at(1.6)
     once(edge, played.edge, 2)
     return played
