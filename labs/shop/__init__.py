@@ -7,7 +7,7 @@ Each topic of the handbook is a module of the same address, and what a module ad
 from flask import Flask
 
 from shop import back_office, database, outgoing, partners
-from shop.api import errors, idempotency, pagination, resources
+from shop.api import errors, idempotency, pagination, rate_limiting, resources
 from shop.data import caching
 from shop.foundations import business_logic
 from shop.observability import logging, metrics, slo, tracing
@@ -22,6 +22,7 @@ TOPICS = (
     logging,
     metrics,
     errors,
+    rate_limiting,
     caching,
     timeouts_retries,
     circuit_breaker,

@@ -137,6 +137,7 @@ class Learner:
 
 
 _running: set[int] = set()
+_forking = threading.Lock()  # from a fork until its process is among the running ones: else it would be a stray
 
 
 def environment(**settings: str) -> dict[str, str]:
@@ -169,13 +170,14 @@ def learner(
     report, told = os.pipe()
     source, output = os.pipe()
     judge = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        _become(stage, task, seen, clock, judge=judge, told=told, output=output)
+    with _forking:
+        pid = os.fork()
+        if pid == 0:
+            _become(stage, task, seen, clock, judge=judge, told=told, output=output)
+        _running.add(pid)
     os.close(told)
     os.close(output)
     running = Learner(pid, printed)
-    _running.add(pid)
     reader = threading.Thread(target=running.drain, args=(source,), daemon=True)
     reader.start()
     try:
@@ -192,10 +194,11 @@ def learner(
 
 def _kill_strays() -> None:
     """Kill the orphans that learners left to this process."""
-    while strays := [pid for pid in _children() if pid not in _running]:
-        for pid in strays:
-            send(pid, signal.SIGKILL, group=False)
-            os.waitpid(pid, 0)
+    with _forking:
+        while strays := [pid for pid in _children() if pid not in _running]:
+            for pid in strays:
+                send(pid, signal.SIGKILL, group=False)
+                os.waitpid(pid, 0)
 
 
 def _children() -> list[int]:
