@@ -131,7 +131,7 @@ def request_id() -> str:
 UNIQUE_VIOLATION = "23505"
 PASSING = {"40001": 1, "40P01": 1, "55P03": 1, "53300": 2}  # the transaction lost a race, or found no room: seconds
 GONE = ("08", "57")  # classes: the connection failed; an operator or a time limit ended it
-GONE_SECONDS = 5
+GONE_SECONDS = 2
 
 
 def _answer_database(error: SQLAlchemyError) -> Response:
