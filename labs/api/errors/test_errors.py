@@ -587,6 +587,7 @@ def test_a_lost_database(shop: Shop, things: Things, database: Connection) -> No
     if answer.status != 200:  # a shop that looks before it asks has noticed
         passing(answer)
         _is_told_of(output, did, "hung-up")
+    shop.ask(page)  # which keeps a connection
     with shop.database.tap.being("gone"):
         for _ in range(2):  # on a connection that was kept, then on none
             output = Output(shop)
