@@ -522,16 +522,19 @@ def passing(answer: Answer) -> None:
     retry_after(answer)
 
 
-RACES = {
+PASSES = {
     "40P01": "it was chosen to end a deadlock",
     "40001": "it could not be serialised",
+    "55P03": "somebody else holds the lock",
     "57014": "a time limit ended its statement",
+    "53300": "there are too many connections",
+    "08006": "the connection failed",
 }
 
 
 def test_a_race_that_was_lost(shop: Shop, things: Things) -> None:
-    """A deadlock, a serialization failure, a statement cut short: 503, with Retry-After."""
-    for state, words in RACES.items():
+    """A deadlock, a serialization failure, a lock or a connection that was not to be had: 503, with Retry-After."""
+    for state, words in PASSES.items():
         output = Output(shop)
         answer = shop.ask(fail_with(things, state, **{"X-Request-Id": f"lost-{state}"}))
         did = f"{answer.did}, whose transaction PostgreSQL ends with {state}: {words}"
