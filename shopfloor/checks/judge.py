@@ -6,9 +6,10 @@ that it declares, the providers that it calls, the database and the cache themse
 
 import os
 import re
+import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from sqlalchemy import Connection, create_engine, text
 from shopfloor.checks.learner import LearnerFailed, Output, environment, learner
 from shopfloor.checks.say import NotRight, wrong
 from shopfloor.checks.shop import Shop, serving
+from shopfloor.paths import material
 from shopfloor.plans import Plan, explain
 from shopfloor.services.delivery import Couriers
 from shopfloor.services.fault_plan import Plan as FaultPlan
@@ -69,8 +71,14 @@ EXPORT_MILLISECONDS = "20"
 class StartShop(Protocol):
     """Serves the learner's shop anew while a block runs."""
 
-    def __call__(self, **settings: str) -> AbstractContextManager[Shop]:
-        """Settings are those of its environment, beyond what the lab's own `settings` say."""
+    def __call__(self, *solved: str, **settings: str) -> AbstractContextManager[Shop]:
+        """Serve it.
+
+        Args:
+            *solved: topics whose solution it has besides what the lab's own `solved` names, for a file that must do its
+                work with another topic's answer and without.
+            **settings: those of its environment, beyond what the lab's own `settings` say.
+        """
 
 
 class Judge:
@@ -127,9 +135,10 @@ class Judge:
             urls |= {"OTEL_EXPORTER_OTLP_ENDPOINT": traces.url, "OTEL_BSP_SCHEDULE_DELAY": EXPORT_MILLISECONDS}
         task = self.task
 
-        def start(**more: str) -> AbstractContextManager[Shop]:
+        def start(*solved: str, **more: str) -> AbstractContextManager[Shop]:
             given = urls | settings | more
-            return serving(task.stage, task.database_url, task.redis_url, given, self._output())
+            stage = _also_solved(task.stage, solved)
+            return serving(stage, task.database_url, task.redis_url, given, self._output())
 
         return start
 
@@ -278,6 +287,17 @@ WHERE indexed.relnamespace = 'public'::regnamespace
   AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = index.oid)
 ORDER BY name
 """
+
+
+def _also_solved(stage: Path, topics: Sequence[str]) -> Path:
+    """The learner's shop with some solutions laid over it, in a folder beside it."""
+    if not topics:
+        return stage
+    other = Path(tempfile.mkdtemp(dir=stage.parent, prefix="stage-"))
+    shutil.copytree(stage, other, dirs_exist_ok=True)
+    for topic in topics:
+        shutil.copy2(material().solutions / "shop" / f"{topic}.py", other / "shop" / f"{topic}.py")
+    return other
 
 
 def _recovered(provider: Provider) -> Provider:

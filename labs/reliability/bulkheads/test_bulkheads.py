@@ -694,8 +694,8 @@ def _served_in_turn(
 
 
 def _detail(answer: Answer) -> str:
-    """What a problem says of itself."""
-    return str(answer.body.get("detail")) if isinstance(answer.body, dict) else str(answer.body)[:80]
+    """What an error says of itself."""
+    return str(answer.body.get("error")) if isinstance(answer.body, dict) else str(answer.body)[:80]
 
 
 def logged_error(shop: Shop) -> str:
