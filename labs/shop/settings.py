@@ -75,6 +75,9 @@ class Settings(BaseSettings):
         slo_minimum_requests: with fewer than so many requests in its long window, an alert does not fire.
         page_limit_default: entries on a page of a list when the caller names no limit.
         page_limit_max: most entries on a page that a caller may ask for.
+        idempotency_key_required: whether a payment without an Idempotency-Key is refused.
+        idempotency_key_hours: how long a key is remembered.
+        idempotency_claim_seconds: after how long without an answer a repeat may take over the work on its request.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True)
@@ -113,6 +116,9 @@ class Settings(BaseSettings):
     slo_minimum_requests: int = Field(default=100, ge=1)
     page_limit_default: int = Field(default=20, ge=1)
     page_limit_max: int = Field(default=100, ge=1, le=1000)
+    idempotency_key_required: bool = False
+    idempotency_key_hours: float = Field(default=24, gt=0)
+    idempotency_claim_seconds: float = Field(default=30, gt=0)
 
     @model_validator(mode="after")
     def _default_fits_the_maximum(self) -> Self:
