@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 
 import click
 from flask import Blueprint, Flask, Response, current_app, jsonify, request
-from sqlalchemy import and_, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, joinedload
 from werkzeug.exceptions import BadGateway, BadRequest, Conflict, NotFound, UnprocessableEntity
@@ -107,11 +107,11 @@ def settle() -> None:
 def forget_keys() -> None:
     """Delete the keys that have expired, some at a time: no long transaction, and nobody waits for a lock."""
     batch = select(IdempotencyKey.key).where(_expired()).limit(BATCH).with_for_update(skip_locked=True)
+    statement = delete(IdempotencyKey).where(IdempotencyKey.key.in_(batch)).returning(IdempotencyKey.key)
     forgotten, last = 0, BATCH
     while last == BATCH:
         with _transaction() as session:
-            last = len(session.scalars(delete(IdempotencyKey).where(IdempotencyKey.key.in_(batch)).returning(
-                IdempotencyKey.key)).all())
+            last = len(session.scalars(statement).all())
         forgotten += last
     click.echo(f"{forgotten} keys forgotten")
 
@@ -167,10 +167,11 @@ def _claim(session: Session, key: str) -> IdempotencyKey:
     unanswered = and_(IdempotencyKey.fingerprint == fingerprint, IdempotencyKey.status.is_(None))
     claimed_at = IdempotencyKey.claimed_at
     given_up = and_(unanswered, or_(claimed_at.is_(None), claimed_at < func.now() - patience))
-    row = {"fingerprint": fingerprint, "created_at": func.now(), "claimed_at": func.now()}
-    row |= dict.fromkeys(("status", "content_type", "body"))
-    claim = insert(IdempotencyKey).values(key=key, **row).returning(IdempotencyKey)
-    claimed = session.scalar(claim.on_conflict_do_update(index_elements=["key"], set_=row, where=_expired() | given_up))
+    row: dict[str, Any] = {"fingerprint": fingerprint, "created_at": func.now(), "claimed_at": func.now()}
+    row |= {"status": None, "content_type": None, "body": None}
+    claim = insert(IdempotencyKey).values(key=key, **row)
+    claim = claim.on_conflict_do_update(index_elements=["key"], set_=row, where=or_(_expired(), given_up))
+    claimed = session.scalar(claim.returning(IdempotencyKey))
     if claimed:
         return claimed
     known = session.get(IdempotencyKey, key)
@@ -184,12 +185,13 @@ def _claim(session: Session, key: str) -> IdempotencyKey:
 # [end:claim]
 
 
-def _expired() -> Any:
+def _expired() -> ColumnElement[bool]:
     return IdempotencyKey.created_at < func.now() - timedelta(hours=settings_of(current_app).idempotency_key_hours)
 
 
 def _store(key: IdempotencyKey, response: Response) -> None:
-    key.status, key.content_type, key.body = response.status_code, response.content_type, response.get_data(as_text=True)
+    key.status, key.content_type = response.status_code, response.content_type
+    key.body = response.get_data(as_text=True)
 
 
 def _replayed(key: IdempotencyKey) -> Response:
@@ -234,8 +236,8 @@ def _order_to_pay(session: Session, public_id: UUID) -> Order:
 def _open_payment(session: Session, order: Order) -> Payment:
     """The payment of an order whose outcome is not known yet, or else a new one.
 
-    It is committed with its key before the provider hears of it. Whatever becomes of this process, whoever
-    comes next finds the key under which the money may have been taken.
+    It is committed with its key before the provider hears of it. Whatever becomes of this process, whoever comes next
+    finds the key under which the money may have been taken.
     """
     unknown = select(Payment).where(Payment.order_id == order.id, Payment.status == "pending").order_by(Payment.id)
     payment = session.scalar(unknown.limit(1))
