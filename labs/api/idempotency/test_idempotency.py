@@ -507,7 +507,7 @@ def test_keys_are_checked(shop: Shop, other_worker: Shop, payments: Provider, or
         differs(did=f"{PAY} with an empty key", got=told(answer), expected="400", matters="All share the empty key.")
     quoted = pay(order, f'"{new_key()}"')
     if (answer := shop.ask(quoted)).status != 201:
-        differs(did=f"{PAY} with a key in quotes", got=told(answer), expected="201", matters="The draft has quotes around its keys.")
+        differs(did=f"{PAY} with a key in quotes", got=told(answer), expected="201", matters="So the draft has it.")
     if (answer := other_worker.ask(pay(next(orders), None))).status != 201:
         differs(
             did=f"{PAY} without a key, where none is required",

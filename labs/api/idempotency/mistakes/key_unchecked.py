@@ -4,7 +4,7 @@ A key of some thousand characters ends as 500: in this table by a constraint, el
 more than 2,704 bytes into an index of one column. The error log fills, alerts fire, and whoever sends such keys has
 found something that costs the shop more than it costs him. The client, told 500, repeats.
 
-Check the key like any other input, before anything else is done: 1 to 255 visible characters, else 400.
+Check the key like any other input, before anything else is done: 1 to 255 printable characters, else 400.
 
 Read: "Which request is the same one" in the chapter Idempotency.
 """

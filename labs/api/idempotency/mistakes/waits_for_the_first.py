@@ -138,7 +138,7 @@ def _key() -> str | None:
     if not key and settings_of(current_app).idempotency_key_required:
         raise BadRequest("The header Idempotency-Key is missing.")
     if len(key) > LONGEST_KEY or not key.isascii() or not key.isprintable():
-        raise BadRequest(f"An Idempotency-Key has at most {LONGEST_KEY} characters, all of them visible ASCII.")
+        raise BadRequest(f"An Idempotency-Key has at most {LONGEST_KEY} characters, all of them printable ASCII.")
     return key or None
 
 
