@@ -226,9 +226,10 @@ def valkey(*settings: str) -> str:
 
 @contextmanager
 def serving(
-    size: databases.Size = "medium",
+    data: databases.Size | Lesson = "medium",
     *,
     workers: int = 1,
+    threads: int = 8,
     settings: Mapping[str, str] | None = None,
     http2: bool = False,
     **topics: str | Sequence[str],
@@ -236,8 +237,9 @@ def serving(
     """Serve several stages of the shop at once, each with a database of its own.
 
     Args:
-        size: of their seed data.
+        data: the size of their seed data; or a database of the page, which they share.
         workers: how many processes serve each of them.
+        threads: how many requests each process answers at once.
         settings: more of the shop's settings, by the names of their environment variables, such as
             `{"PAYMENTS_URL": payments.url}`.
         http2: serve them with a server that speaks HTTP/2 as well.
@@ -251,10 +253,11 @@ def serving(
         environment = {"REDIS_URL": _services().redis_url, **(settings or {})}
         servers = {}
         for name, solved in topics.items():
-            clone = running.enter_context(databases.clone(_services(), size))
+            shared = data if isinstance(data, Lesson) else running.enter_context(databases.clone(_services(), data))
             stage = stages.build(solved)
             servers[name] = running.enter_context(
                 stages.serve(stage, database_url=clone.url, settings=environment, workers=workers, http2=http2)
+                stages.serve(stage, database_url=shared.url, settings=environment, workers=workers, threads=threads)
             )
         yield servers
 

@@ -98,6 +98,9 @@ class Settings(BaseSettings):
         trusted_proxies: the addresses or networks whose X-Forwarded-For is believed, with commas between them.
         page_limit_default: entries on a page of a list when the caller names no limit.
         page_limit_max: most entries on a page that a caller may ask for.
+        idempotency_key_required: whether a payment without an Idempotency-Key is refused.
+        idempotency_key_hours: how long a key is remembered.
+        idempotency_claim_seconds: after how long without an answer a repeat may take over the work on its request.
         back_office_clerk_token: opens the back office; none: for nobody.
         back_office_manager_token: opens all of it; none: for nobody.
         back_office_wrong_tokens: how many wrong tokens an address may show a process in a minute.
@@ -145,6 +148,9 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_networks)] = ()
     page_limit_default: int = Field(default=20, ge=1)
     page_limit_max: int = Field(default=100, ge=1, le=1000)
+    idempotency_key_required: bool = False
+    idempotency_key_hours: float = Field(default=24, gt=0)
+    idempotency_claim_seconds: float = Field(default=30, gt=0)
     back_office_clerk_token: SecretStr | None = None
     back_office_manager_token: SecretStr | None = None
     back_office_wrong_tokens: int = Field(default=10, ge=1)

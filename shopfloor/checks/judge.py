@@ -81,6 +81,21 @@ class StartShop(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class Ran:
+    """What came of a command of the shop: its exit code, and what it printed."""
+
+    code: int
+    printed: str
+
+
+class RunCommand(Protocol):
+    """Runs one of the commands that the learner's shop adds to `flask`."""
+
+    def __call__(self, command: str, **settings: str) -> Ran:
+        """Settings are those of its environment, beyond what the lab's own `settings` say."""
+
+
 class Judge:
     """The plugin: gives checks their fixtures, and tells what came of each."""
 
@@ -141,6 +156,19 @@ class Judge:
             return serving(stage, task.database_url, task.redis_url, given, self._output())
 
         return start
+
+    @pytest.fixture(scope="session")
+    def run(self, settings: dict[str, str], providers: dict[str, Provider]) -> RunCommand:
+        """Runs a command of the learner's shop, such as `settle`."""
+        where = {"DATABASE_URL": self.task.database_url, "REDIS_URL": self.task.redis_url}
+        urls = {f"{name.upper()}_URL": provider.url for name, provider in providers.items()}
+
+        def run(command: str, **more: str) -> Ran:
+            seen = environment(**(where | urls | settings | more))
+            with learner(self.task.stage, f"command {command}", seen, self._output()) as process:
+                return Ran(process.told["exit"], process.told["printed"])
+
+        return run
 
     @pytest.fixture(scope="session")
     def shop(self, start: StartShop) -> Iterator[Shop]:

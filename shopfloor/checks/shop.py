@@ -153,6 +153,11 @@ class Shop:
         """
         self._clock.turn(seconds)
 
+    def kill(self) -> None:
+        """End its process this instant, as a machine that fails does; it is gone when this returns."""
+        self._process.kill()
+        self._process.wait()
+
     def _answer(self, request: Request) -> Answer:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=ANSWER_SECONDS)
         try:

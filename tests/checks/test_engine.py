@@ -17,7 +17,7 @@ from shopfloor.errors import UserError
 from shopfloor.services import Services
 from shopfloor.services.process import ChildError
 from tests.checks.conftest import Check, assert_ends, assert_gone
-from tests.checks.tiny import EMPTY_PAGE, TinyLab, indexes_lab, orders_lab
+from tests.checks.tiny import EMPTY_PAGE, ORDERS, PROCESS_CHECKS, TinyLab, indexes_lab, orders_lab, tiny_lab
 from tests.helpers import wait_until
 
 
@@ -260,6 +260,14 @@ def test_the_owner_is_ended_in_the_middle_of_a_check(
             str(os.getpid())
         ]
         assert engine.check(lab, lab.solution).passed
+
+
+def test_checks_run_commands_and_kill(engine: Engine, tmp_path: Path) -> None:
+    lab = tiny_lab(tmp_path / "labs", ORDERS, PROCESS_CHECKS)
+    verdict = engine.check(lab, lab.solution)
+    assert verdict.passed, verdict
+    assert "Traceback" in verdict.printed  # of the command that could not reach its database
+    assert_gone(engine)
 
 
 def test_two_labs_and_two_engines(services: Services, engine: Engine, tmp_path: Path) -> None:

@@ -204,6 +204,16 @@ def test_the_provider_is_told_what_for(database: Database, connection: Connectio
     assert sent[0].json == total | {"reference": order}
 
 
+def test_a_payment_says_what_was_agreed(database: Database, connection: Connection) -> None:
+    order = pending_order(connection)
+    with provider(Response('{"id": "ch_1", "status": "succeeded"}', 201, mimetype="application/json")) as (url, sent):
+        client = make_app(database.url, connection, payments_url=url).test_client()
+        total = client.get(f"/v1/orders/{order}").json["total"]
+        other = client.post(f"/v1/orders/{order}/payments", json={"amount": total | {"amount": total["amount"] - 1}})
+        assert (other.status_code, sent) == (422, [])
+        assert client.post(f"/v1/orders/{order}/payments", json={"amount": total}).status_code == 201
+
+
 def test_an_order_that_costs_nothing_cannot_be_paid(client: FlaskClient, connection: Connection) -> None:
     order = pending_order(connection)
     connection.execute(text("UPDATE orders SET total_amount = 0 WHERE public_id = :key"), {"key": order})
