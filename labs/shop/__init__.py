@@ -6,7 +6,7 @@ Each topic of the handbook is a module of the same address, and what a module ad
 
 from flask import Flask
 
-from shop import database, outgoing
+from shop import database, marketplace, outgoing, warehouse
 from shop.api import errors, idempotency, pagination, resources
 from shop.data import caching
 from shop.foundations import business_logic
@@ -28,9 +28,11 @@ TOPICS = (
     bulkheads,
     slo,
     shutdown,
+    warehouse,
     resources,
     pagination,
     business_logic,
+    marketplace,
     idempotency,
 )
 

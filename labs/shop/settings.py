@@ -7,7 +7,7 @@ import re
 from typing import Annotated, Self, cast
 
 from flask import Flask
-from pydantic import AfterValidator, Field, HttpUrl, ValidationError, model_validator
+from pydantic import AfterValidator, Field, HttpUrl, SecretStr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import make_url
@@ -73,6 +73,11 @@ class Settings(BaseSettings):
         slo_latency_seconds: what in time means.
         slo_window_days: the days over which both promises hold.
         slo_minimum_requests: with fewer than so many requests in its long window, an alert does not fire.
+        warehouse_url: where the warehouse is, which is told of each order; none: nobody is told.
+        marketplace_token: what the marketplace shows when it sends orders; none: there is no marketplace.
+        order_total_max: the most that an order may cost, in minor units; none: any amount.
+        order_attempts: how often an order is attempted at most when others get in its way in the database.
+        order_wait_seconds: the longest wait before the second attempt; before each further one it may be twice as long.
         page_limit_default: entries on a page of a list when the caller names no limit.
         page_limit_max: most entries on a page that a caller may ask for.
     """
@@ -111,6 +116,11 @@ class Settings(BaseSettings):
     slo_latency_seconds: float = Field(default=0.25, gt=0)
     slo_window_days: int = Field(default=28, ge=1)
     slo_minimum_requests: int = Field(default=100, ge=1)
+    warehouse_url: HttpUrl | None = None
+    marketplace_token: SecretStr | None = None
+    order_total_max: int | None = Field(default=None, ge=1)
+    order_attempts: int = Field(default=5, ge=1)
+    order_wait_seconds: float = Field(default=0.02, ge=0)
     page_limit_default: int = Field(default=20, ge=1)
     page_limit_max: int = Field(default=100, ge=1, le=1000)
 
