@@ -249,7 +249,9 @@ def test_the_rules_hold_at_every_door(shop: Shop, shelf: Shelf) -> None:
         }
         if len(through) < len(refused) - 1:
             wrong("rule_in_the_handler", **evidence)
-        differs(**evidence, matters="A rule that stands in one of two handlers is a rule of that handler, not the shop's.")
+        differs(
+            **evidence, matters="A rule that stands in one of two handlers is a rule of that handler, not the shop's."
+        )
     expect("counted the orders after all these refusals", shelf.orders(), counted, OF_NOTHING)
 
 
@@ -333,7 +335,8 @@ def test_the_last_are_sold_once(shop: Shop, other: Shop, shelf: Shelf) -> None:
         until(lambda: len(waiting(shelf.database)) == 2 * BUYERS, patience=0.4)
         locked = any(re.search(r"\bFOR (NO KEY )?UPDATE\b", statement.sql) for statement in shop.database.statements)
     each_status = [[answer.status for answer in of_worker.result()] for of_worker in answers]
-    _recognise_oversold(shop, sum(each_status, []), shelf.reserved(lamp), each_status, locked=locked)
+    statuses = [status for of_worker in each_status for status in of_worker]
+    _recognise_oversold(shop, statuses, shelf.reserved(lamp), each_status, locked=locked)
     shelf.have(lamp, PLENTY)
 
 
@@ -341,7 +344,7 @@ def _recognise_oversold(
     shop: Shop, statuses: list[int], reserved: int, each_status: list[list[int]], *, locked: bool
 ) -> None:
     placed = statuses.count(201)
-    did = f"POST /v1/orders by {len(statuses)} at once, at two workers, for one each of a product of which there are {LAST}"
+    did = f"POST /v1/orders by {len(statuses)} at once, at two workers, for one each of the last {LAST} of a product"
     evidence = {
         "did": did,
         "got": f"{placed} orders placed, and {reserved} reserved",
@@ -435,71 +438,18 @@ def test_one_price(shop: Shop, shelf: Shelf) -> None:
         )
 
 
-# --- The checks: again, but not for ever ------------------------------------------------------------------------------
-
-
-def test_conflicts_are_tried_again(shop: Shop, shelf: Shelf, warehouse: Warehouse) -> None:
-    """After a deadlock or a serialization failure the order is placed by another attempt, once."""
-    for state, at_commit in ((SERIALIZATION, False), (DEADLOCK, False), (SERIALIZATION, True)):
-        chair = shelf.products[0]
-        shelf.have(chair, PLENTY)
-        warehouse.heard.clear()
-        counted, lines = shelf.orders(), said(shop)
-        with trouble(shelf.database, state, times=2, at_commit=at_commit):
-            answer = post(shop, shelf.basket((chair, 3)))
-        did = f"{answer.did}, while the database refuses the first two attempts{' at COMMIT' * at_commit} with {state}"
-        if answer.status != 201:
-            _recognise_no_attempt(shop, did, answer, at_commit=at_commit)
-        require(shop, answer, 201)
-        said(shop, at_least=lines + 1)
-        seen = (shelf.orders() - counted, shelf.reserved(chair), len(warehouse.heard), said(shop) - lines)
-        words = "orders, reserved, told to the warehouse, said in the log"
-        expect(f"{did}, and counted {words}", seen, (1, 3, 1, 1), OF_NOTHING)
-
-
-def _recognise_no_attempt(shop: Shop, did: str, answer: Answer, *, at_commit: bool) -> None:
-    error = logged_error(shop)
-    evidence = {"did": did, "got": f"{answer.status}{error}", "expected": "201: the third attempt is not refused"}
-    if re.search(r"InFailedSqlTransaction|PendingRollbackError|transaction is aborted|rolled back", shop.output):
-        wrong("repeats_in_the_broken_transaction", **evidence)
-    if at_commit:
-        wrong("commit_is_not_repeated", **evidence)
-    if answer.status == 500:
-        wrong("conflict_is_an_error", **evidence)
-
-
-def test_trying_ends(shop: Shop, shelf: Shelf) -> None:
-    """After ORDER_ATTEMPTS attempts it gives up: 503, and nothing is left."""
-    chair = shelf.products[0]
-    shelf.have(chair, PLENTY)
-    counted = shelf.orders()
-    with trouble(shelf.database, SERIALIZATION, times=ENDLESS) as times:
-        answer = post(shop, shelf.basket((chair, 1)))
-    did = f"{answer.did}, while the database refuses every attempt with {SERIALIZATION}, and ORDER_ATTEMPTS={ATTEMPTS}"
-    if times() > ATTEMPTS:
-        wrong(
-            "tries_for_ever",
-            did=did,
-            got=f"{times()} attempts{', and the database had stopped refusing' if times() > ENDLESS else ''}",
-            expected=f"{ATTEMPTS} attempts, then 503",
-        )
-    expect(f"{did}, and counted attempts", times(), ATTEMPTS, "Fewer give up what would have been an order.")
-    require(shop, answer, 503)
-    expect(f"{did}, and counted", (shelf.orders() - counted, shelf.reserved(chair)), (0, 0), OF_NOTHING)
-
-
 # --- The checks: what is said, and when -------------------------------------------------------------------------------
 
 
 def test_nothing_is_said_that_is_not_so(shop: Shop, shelf: Shelf, warehouse: Warehouse) -> None:
     """When the COMMIT fails, neither the log nor the warehouse has heard of an order."""
     warehouse.heard.clear()
-    lines = said(shop)
+    lines, printed = said(shop), len(shop.output)
     with trouble(shelf.database, WITH_AN_ERROR, times=1, at_commit=True):
         answer = post(shop, shelf.basket((shelf.products[0], 1)))
     require(shop, answer, 500)
-    shop.get(f"/v1/orders/{UNKNOWN}")
-    shop.printed(lambda output: str(UNKNOWN) in output.rpartition(SAID)[2], patience=0.3)
+    shop.get(f"/v1/orders/{UNKNOWN}")  # whose line in the log comes after all that was said before
+    shop.printed(lambda output: '"status": 404' in output[printed:], patience=0.3)
     did = f"{answer.did}, whose COMMIT the database refuses"
     if warehouse.heard:
         wrong(
@@ -538,6 +488,59 @@ def test_nothing_is_held_while_the_warehouse_is_told(shop: Shop, shelf: Shelf, w
         )
 
 
+# --- The checks: again, but not for ever ------------------------------------------------------------------------------
+
+
+def test_conflicts_are_tried_again(shop: Shop, shelf: Shelf, warehouse: Warehouse) -> None:
+    """After a deadlock or a serialization failure the order is placed by another attempt, once."""
+    for state, at_commit in ((SERIALIZATION, False), (DEADLOCK, False), (SERIALIZATION, True)):
+        chair = shelf.products[0]
+        shelf.have(chair, PLENTY)
+        warehouse.heard.clear()
+        counted, lines = shelf.orders(), said(shop)
+        with trouble(shelf.database, state, times=2, at_commit=at_commit):
+            answer = post(shop, shelf.basket((chair, 3)))
+        did = f"{answer.did}, while the database refuses the first two attempts{' at COMMIT' * at_commit} with {state}"
+        if answer.status != 201:
+            _recognise_no_attempt(shop, did, answer, at_commit=at_commit)
+        require(shop, answer, 201)
+        said(shop, at_least=lines + 1)
+        seen = (shelf.orders() - counted, shelf.reserved(chair), len(warehouse.heard), said(shop) - lines)
+        words = "orders, reserved, told to the warehouse, said in the log"
+        expect(f"{did}, and counted {words}", seen, (1, 3, 1, 1), OF_NOTHING)
+
+
+def _recognise_no_attempt(shop: Shop, did: str, answer: Answer, *, at_commit: bool) -> None:
+    error = logged_error(shop)
+    evidence = {"did": did, "got": f"{answer.status}{error}", "expected": "201: the third attempt is not refused"}
+    if re.search(r"InFailedSqlTransaction|PendingRollbackError|Can't operate on closed transaction", shop.output):
+        wrong("repeats_in_the_broken_transaction", **evidence)
+    if at_commit:
+        wrong("commit_is_not_repeated", **evidence)
+    if answer.status == 500:
+        wrong("conflict_is_an_error", **evidence)
+
+
+def test_trying_ends(shop: Shop, shelf: Shelf) -> None:
+    """After ORDER_ATTEMPTS attempts it gives up: 503, and nothing is left."""
+    chair = shelf.products[0]
+    shelf.have(chair, PLENTY)
+    counted = shelf.orders()
+    with trouble(shelf.database, SERIALIZATION, times=ENDLESS) as times:
+        answer = post(shop, shelf.basket((chair, 1)))
+    did = f"{answer.did}, while the database refuses every attempt with {SERIALIZATION}, and ORDER_ATTEMPTS={ATTEMPTS}"
+    if times() > ATTEMPTS:
+        wrong(
+            "tries_for_ever",
+            did=did,
+            got=f"{times()} attempts{', and the database had stopped refusing' if times() > ENDLESS else ''}",
+            expected=f"{ATTEMPTS} attempts, then 503",
+        )
+    expect(f"{did}, and counted attempts", times(), ATTEMPTS, "Fewer give up what would have been an order.")
+    require(shop, answer, 503)
+    expect(f"{did}, and counted", (shelf.orders() - counted, shelf.reserved(chair)), (0, 0), OF_NOTHING)
+
+
 # --- Holding things back, and making trouble --------------------------------------------------------------------------
 
 WAITING = """
@@ -551,7 +554,10 @@ WHERE datname = current_database() AND state LIKE 'idle in transaction%'
 MAKE_TROUBLE = """
 CREATE SEQUENCE trouble;
 CREATE FUNCTION make_trouble() RETURNS trigger LANGUAGE plpgsql AS
-'BEGIN IF nextval(''trouble'') <= {times} THEN RAISE EXCEPTION ''not now'' USING ERRCODE = ''{state}''; END IF; RETURN NULL; END';
+'BEGIN
+    IF nextval(''trouble'') <= {times} THEN RAISE EXCEPTION ''not now'' USING ERRCODE = ''{state}''; END IF;
+    RETURN NULL;
+END';
 CREATE CONSTRAINT TRIGGER trouble AFTER INSERT ON orders DEFERRABLE INITIALLY {when}
 FOR EACH ROW EXECUTE FUNCTION make_trouble()
 """
@@ -618,7 +624,9 @@ def until(condition: Callable[[], object], *, patience: float = PATIENCE) -> boo
 OF_MONEY = "What an order costs is decided here, once, and the customer is charged that."
 OF_STOCK = "What is reserved is what the warehouse keeps for the order."
 OF_NOTHING = "What half of an order leaves behind, nobody ever takes away."
-OF_THE_WAREHOUSE = "An order that the warehouse has not heard of is not packed; one that it hears of twice is packed twice."
+OF_THE_WAREHOUSE = (
+    "An order that the warehouse has not heard of is not packed; one that it hears of twice is packed twice."
+)
 
 
 def post(shop: Shop, basket: Json) -> Answer:

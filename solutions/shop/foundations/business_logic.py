@@ -126,7 +126,7 @@ def _locked(session: Session, public_ids: Sequence[UUID]) -> dict[UUID, Product]
 
 
 # [start:transaction]
-GOT_IN_THE_WAY = {"40001", "40P01"}  # serialization_failure, deadlock_detected: nothing was done, and it may be repeated
+GOT_IN_THE_WAY = {"40001", "40P01"}  # serialization_failure, deadlock_detected: nothing was done; again may do
 
 
 def _in_a_transaction(work: Callable[[Session], T]) -> T:
