@@ -22,6 +22,7 @@ from sqlalchemy.sql import Executable
 from shopfloor import databases, dependencies, plans, stages
 from shopfloor import load as load_module
 from shopfloor.claims import claim
+from shopfloor.dependencies import note as depends_on
 from shopfloor.faults import Faults, fault_proxy, latency
 from shopfloor.figures import figure, label_lines, use_style
 from shopfloor.load import LoadResult, Outage
@@ -51,6 +52,7 @@ __all__ = [
     "count_queries",
     "database",
     "delivery",
+    "depends_on",
     "difference",
     "fault_proxy",
     "figure",

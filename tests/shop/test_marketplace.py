@@ -13,7 +13,7 @@ from tests.shop.helpers import make_app
 from tests.shop.test_ordering import UNKNOWN, customer, in_stock, order_of, provider
 
 __all__ = ["customer"]  # a fixture
-TOKEN = "the marketplace's"  # noqa: S105
+TOKEN = "the marketplace's"
 
 
 @pytest.fixture
