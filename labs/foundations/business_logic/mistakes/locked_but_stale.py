@@ -3,7 +3,7 @@
 The session has read the product and its stock before, to see whether they exist. The second SELECT, with FOR UPDATE,
 waits for the lock and brings the new values over the wire. But SQLAlchemy's session keeps one object for a row, with
 the values that it was first read with, and throws the new ones away. So the lock is there, the wait is there, and the
-oversale, too. Hibernate's first-level cache does the same, and so does Session.get(..., with_for_update=True).
+oversale, too. Session.get(..., with_for_update=True) does the same, and so does Doctrine with its entities.
 
 Lock at the first reading, or ask for populate_existing, or refresh the object. Read "Locked, and stale" in the chapter
 foundations/business_logic.
