@@ -22,6 +22,7 @@ from sqlalchemy.sql import Executable
 from shopfloor import databases, dependencies, plans, stages
 from shopfloor import load as load_module
 from shopfloor.claims import claim
+from shopfloor.dependencies import note as depends_on
 from shopfloor.faults import Faults, fault_proxy, latency
 from shopfloor.figures import figure, label_lines, use_style
 from shopfloor.load import LoadResult, Outage
@@ -54,6 +55,7 @@ __all__ = [
     "count_queries",
     "database",
     "delivery",
+    "depends_on",
     "difference",
     "fault_proxy",
     "figure",
@@ -256,8 +258,14 @@ def serving(
             shared = data if isinstance(data, Lesson) else running.enter_context(databases.clone(_services(), data))
             stage = stages.build(solved)
             servers[name] = running.enter_context(
-                stages.serve(stage, database_url=clone.url, settings=environment, workers=workers, http2=http2)
-                stages.serve(stage, database_url=shared.url, settings=environment, workers=workers, threads=threads)
+                stages.serve(
+                    stage,
+                    database_url=shared.url,
+                    settings=environment,
+                    workers=workers,
+                    threads=threads,
+                    http2=http2,
+                )
             )
         yield servers
 

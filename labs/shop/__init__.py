@@ -6,7 +6,7 @@ Each topic of the handbook is a module of the same address, and what a module ad
 
 from flask import Flask
 
-from shop import back_office, database, outgoing, partners
+from shop import back_office, database, marketplace, outgoing, partners, warehouse
 from shop.api import errors, idempotency, pagination, rate_limiting, resources
 from shop.data import caching
 from shop.foundations import business_logic
@@ -29,9 +29,11 @@ TOPICS = (
     bulkheads,
     slo,
     shutdown,
+    warehouse,
     resources,
     pagination,
     business_logic,
+    marketplace,
     idempotency,
     partners,
     back_office,

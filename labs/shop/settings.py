@@ -96,6 +96,11 @@ class Settings(BaseSettings):
         rate_limit_fail_open: when nobody can tell how many there were, whether they are let through.
         api_keys: what makes a caller a known user, with commas between them.
         trusted_proxies: the addresses or networks whose X-Forwarded-For is believed, with commas between them.
+        warehouse_url: where the warehouse is, which is told of each order; none: nobody is told.
+        marketplace_token: what the marketplace shows when it sends orders; none: there is no marketplace.
+        order_total_max: the most that an order may cost, in minor units; none: any amount.
+        order_attempts: how often an order is attempted at most when others get in its way in the database.
+        order_wait_seconds: the longest wait before the second attempt; before each further one it may be twice as long.
         page_limit_default: entries on a page of a list when the caller names no limit.
         page_limit_max: most entries on a page that a caller may ask for.
         idempotency_key_required: whether a payment without an Idempotency-Key is refused.
@@ -146,6 +151,11 @@ class Settings(BaseSettings):
     rate_limit_fail_open: bool = True
     api_keys: Annotated[frozenset[str], NoDecode, BeforeValidator(_listed)] = Field(default=frozenset(), repr=False)
     trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_networks)] = ()
+    warehouse_url: HttpUrl | None = None
+    marketplace_token: SecretStr | None = None
+    order_total_max: int | None = Field(default=None, ge=1)
+    order_attempts: int = Field(default=5, ge=1)
+    order_wait_seconds: float = Field(default=0.02, ge=0)
     page_limit_default: int = Field(default=20, ge=1)
     page_limit_max: int = Field(default=100, ge=1, le=1000)
     idempotency_key_required: bool = False

