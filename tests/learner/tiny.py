@@ -22,7 +22,9 @@ data = "small"
 covers = []
 hints = ["Look.", "Look closer.", "Do it."]
 load_data = "SELECT public_id FROM customers ORDER BY id LIMIT 20"
+"""
 
+SHORT = """
 [load]
 seconds = 2
 """
@@ -77,7 +79,7 @@ def tiny_kit(target: Path) -> Path:
     for address, checks in CHECKS.items():
         folder = root / "labs" / address
         folder.mkdir(parents=True)
-        (folder / "lab.toml").write_text(LAB.format(title=f"A tiny lab on {folder.name}"))
+        (folder / "lab.toml").write_text(LAB.format(title=f"A tiny lab on {folder.name}") + SHORT)
         (folder / f"test_{folder.name}.py").write_text(checks)
         (folder / "load.py").write_text(LOAD)
     (root / "_toc.yml").write_text("format: jb-book\nroot: book/index\n")
