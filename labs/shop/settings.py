@@ -7,7 +7,7 @@ import re
 from typing import Annotated, Self, cast
 
 from flask import Flask
-from pydantic import AfterValidator, Field, HttpUrl, ValidationError, model_validator
+from pydantic import AfterValidator, Field, HttpUrl, SecretStr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import make_url
@@ -75,6 +75,8 @@ class Settings(BaseSettings):
         slo_minimum_requests: with fewer than so many requests in its long window, an alert does not fire.
         page_limit_default: entries on a page of a list when the caller names no limit.
         page_limit_max: most entries on a page that a caller may ask for.
+        cursor_key: what the shop signs its cursors with, the same for every process; none: each process draws its own,
+            which does as long as there is one.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True)
@@ -113,6 +115,7 @@ class Settings(BaseSettings):
     slo_minimum_requests: int = Field(default=100, ge=1)
     page_limit_default: int = Field(default=20, ge=1)
     page_limit_max: int = Field(default=100, ge=1, le=1000)
+    cursor_key: SecretStr | None = Field(default=None, min_length=32)
 
     @model_validator(mode="after")
     def _default_fits_the_maximum(self) -> Self:
