@@ -205,8 +205,8 @@ class Sorted(Generic[Entry]):
     # [start:sign]
     def seal(self, entry: Entry, *, backwards: bool) -> str:
         """The cursor for the page after an entry, or before it."""
-        values = [getattr(entry, key.column.key) for key in self.columns]
-        said = json.dumps([backwards, str(entry.public_id), *values], default=datetime.isoformat).encode()
+        here: list[Any] = [getattr(entry, key.column.key) for key in self.columns]
+        said = json.dumps([backwards, str(entry.public_id), *here], default=datetime.isoformat).encode()
         return _text(self._signature(said) + said)
 
     def open(self, cursor: str) -> Place:
