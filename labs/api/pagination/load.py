@@ -10,8 +10,8 @@ import itertools
 
 from locust import FastHttpUser, task
 
-PAGE = 20
-BEGIN = 150_000
+PAGE = 10
+BEGIN = 170_000
 APART = 1_000
 NUMBERS = itertools.count()
 
