@@ -607,13 +607,14 @@ def require(shop: Shop, answer: Answer) -> None:
 
 
 def refused(answer: Answer, field: str, matters: str) -> None:
-    """Go on if the request was refused because of this field.
+    """Go on if the request was refused, because of this field where the answer tells of fields.
 
     Raises:
         NotRight: it was not.
     """
-    if answer.status not in REFUSED or field not in str(answer.body):
-        got = answer.status if answer.status not in REFUSED else f"{answer.status} {answer.body}"
+    errors = answer.body.get("errors") if isinstance(answer.body, dict) else None
+    if answer.status not in REFUSED or (errors and field not in str(errors)):
+        got = answer.status if answer.status not in REFUSED else f"{answer.status} {errors}"
         differs(did=answer.did, got=got, expected=f"422, with an error that names `{field}`", matters=matters)
 
 
