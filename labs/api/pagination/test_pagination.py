@@ -514,6 +514,44 @@ def test_fields_save_work(shop: Shop, stretch: Stretch) -> None:
         )
 
 
+FOR_SALE = "SELECT public_id::text FROM products WHERE withdrawn_at IS NULL"
+LIKE = [
+    ("colour=blue&material=oak", """attributes @> '{"colour": "blue", "material": "oak"}'"""),
+    ("size=XL&tag=gift", """attributes ->> 'size' = 'XL' AND attributes -> 'tags' ? 'gift'"""),
+]
+
+
+def test_filters_hold(shop: Shop, database: Connection, stretch: Stretch) -> None:
+    """Filters keep what they name, and nothing else."""
+    answer = get(shop, "/v1/orders", {**stretch.query, "status": "paid", "limit": STRETCH})
+    paid = f"{ENTRIES.removesuffix('ORDER BY ')} AND status = 'paid' ORDER BY {order_by('-placed_at')}"
+    same(answer, list(database.scalars(text(paid), stretch.query)))
+    for query, condition in LIKE:
+        answer = shop.ask(Request("GET", f"/v1/products?limit=100&{query}"))
+        require(shop, answer)
+        same(answer, list(database.scalars(text(f"{FOR_SALE} AND {condition} ORDER BY name, id"))))
+
+
+def test_what_was_right_stays_so(shop: Shop) -> None:
+    """The size of a page has its limits, and what makes no sense is refused as before."""
+    for limit, number in ((None, 20), (100, 100)):
+        answer = get(shop, "/v1/orders", {"fields": "id", **({"limit": limit} if limit else {})})
+        if len(answer.body["data"]) != number:
+            differs(
+                did=answer.did,
+                got=f"{len(answer.body['data'])} entries",
+                expected=number,
+                matters="Clients count on the page that they get today.",
+            )
+    matters = "The naive shop refuses it, and somebody relies on that."
+    for query in ("limit=101", "limit=0", "offset=-1", "status=lost", "customer=7", "placed_after=yesterday"):
+        refused(shop.get(f"/v1/orders?{query}"), query.partition("=")[0], matters)
+    refused(shop.get("/v1/products?tag=%00"), "tag", matters)
+    unknown = shop.get("/v1/customers/00000000-0000-4000-8000-000000000000/orders")
+    if unknown.status != 404:
+        differs(did=unknown.did, got=unknown.status, expected=404, matters="There is no such customer.")
+
+
 # --- Recognising mistakes ---------------------------------------------------------------------------------------------
 
 
