@@ -294,10 +294,10 @@ def test_a_plus_is_a_sign(shop: Shop, stretch: Stretch) -> None:
 def test_every_list_has_cursors(shop: Shop, database: Connection, regulars: list[str]) -> None:
     """A customer's history and the products are leafed through in the same way."""
     customer = regulars[0]
-    history = leaf(shop, f"/v1/customers/{customer}/orders", {"limit": LIMIT})
+    history = leaf(shop, f"/v1/customers/{customer}/orders", {"limit": 2 * LIMIT})
     truth = list(database.scalars(text(HISTORY), {"customer": customer}))
     same_list(history, truth, "`next`")
-    filtered = leaf(shop, "/v1/orders", {"limit": 20, "customer": customer})
+    filtered = leaf(shop, "/v1/orders", {"limit": 50, "customer": customer})
     same_list(filtered, truth, "`next`")
     query = {"limit": 20, "category": "Lighting", "sort": "-price"}
     goods = leaf(shop, "/v1/products", query)
