@@ -188,6 +188,16 @@ def explain(
     with _undone(target) as connection:
         question = _Explain(text(statement) if isinstance(statement, str) else statement, timing=timing)
         (answer,) = connection.execute(question, dict(params or {})).scalar_one()
+    return plan_of(answer, timing=timing)
+
+
+def plan_of(answer: Mapping[str, Any], *, timing: bool = False) -> Plan:
+    """What EXPLAIN (ANALYZE, BUFFERS, WAL, FORMAT JSON) answered for one statement, as a plan.
+
+    Args:
+        answer: the only member of its list.
+        timing: whether it was asked for times.
+    """
     top = answer["Plan"]
     return Plan(
         root=_node(top),

@@ -103,6 +103,8 @@ class Settings(BaseSettings):
         order_wait_seconds: the longest wait before the second attempt; before each further one it may be twice as long.
         page_limit_default: entries on a page of a list when the caller names no limit.
         page_limit_max: most entries on a page that a caller may ask for.
+        cursor_key: what the shop signs its cursors with, the same for every process; none: each process draws its own,
+            which does as long as there is one.
         idempotency_key_required: whether a payment without an Idempotency-Key is refused.
         idempotency_key_hours: how long a key is remembered.
         idempotency_claim_seconds: after how long without an answer a repeat may take over the work on its request.
@@ -158,6 +160,7 @@ class Settings(BaseSettings):
     order_wait_seconds: float = Field(default=0.02, ge=0)
     page_limit_default: int = Field(default=20, ge=1)
     page_limit_max: int = Field(default=100, ge=1, le=1000)
+    cursor_key: SecretStr | None = Field(default=None, min_length=32)
     idempotency_key_required: bool = False
     idempotency_key_hours: float = Field(default=24, gt=0)
     idempotency_claim_seconds: float = Field(default=30, gt=0)

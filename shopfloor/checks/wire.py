@@ -11,9 +11,9 @@ import socket
 import struct
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 from shopfloor.checks.tap import Tap, tapping
@@ -27,6 +27,21 @@ _HOUSEKEEPING = re.compile(
 )
 
 
+@dataclass(frozen=True)
+class Parameter:
+    """A value that a statement was sent with.
+
+    Attributes:
+        type: OID of its type; 0 where PostgreSQL was left to find it out.
+        value: as it was sent; None for NULL.
+        binary: whether it is in PostgreSQL's binary form, and not text.
+    """
+
+    type: int
+    value: bytes | None
+    binary: bool
+
+
 @dataclass
 class Statement:
     """One execution of a statement, as it went over the wire.
@@ -35,11 +50,13 @@ class Statement:
         sql: its text, with `$1` where its parameters stand.
         rows: how many rows came back.
         bytes: what those rows weighed on the wire.
+        parameters: what stood for `$1` and so on; None when they were too long to be heard.
     """
 
     sql: str
     rows: int = 0
     bytes: int = 0
+    parameters: tuple[Parameter, ...] | None = ()
 
 
 @dataclass
@@ -120,6 +137,37 @@ def _exactly(client: socket.socket, length: int) -> bytes:
     return data
 
 
+def _types(parse: bytes) -> tuple[int, ...]:
+    """The parameters' types that a Parse message names behind its text, as far as it does."""
+    try:
+        (count,) = struct.unpack_from("!h", parse)
+        return struct.unpack_from(f"!{count}I", parse, 2)
+    except struct.error:  # cut off
+        return ()
+
+
+def _parameters(bind: bytes, types: Sequence[int]) -> tuple[Parameter, ...] | None:
+    """The values in a Bind message, behind its names."""
+    try:
+        (count,) = struct.unpack_from("!h", bind)
+        formats = struct.unpack_from(f"!{count}h", bind, 2)
+        place = 2 + 2 * count
+        (count,) = struct.unpack_from("!h", bind, place)
+        place += 2
+        parameters = []
+        for number in range(count):
+            (length,) = struct.unpack_from("!i", bind, place)
+            place += 4
+            value = None if length < 0 else bind[place : place + length]
+            place += max(length, 0)
+            # one format stands for all, none for text
+            form = formats[number] if number < len(formats) else (*formats[:1], 0)[0]
+            parameters.append(Parameter(types[number] if number < len(types) else 0, value, binary=form == 1))
+    except struct.error:
+        return None
+    return tuple(parameters) if place <= len(bind) else None
+
+
 @dataclass(frozen=True)
 class _UnderWay:
     """What the server has still to answer: a statement, or where a group of messages ends."""
@@ -135,8 +183,8 @@ class _Conversation:
         self._questions = _Messages(self._hear_question, wanted=b"QPBES")
         self._answers = _Messages(self._hear_answer, wanted=b"")
         self._recorder = recorder
-        self._prepared: dict[bytes, str] = {}
-        self._portals: dict[bytes, str] = {}
+        self._prepared: dict[bytes, tuple[str, tuple[int, ...]]] = {}
+        self._portals: dict[bytes, Statement] = {}
         self._under_way: deque[_UnderWay] = deque()
 
     def begin(self, client: socket.socket) -> bytes:
@@ -153,20 +201,21 @@ class _Conversation:
 
     def _hear_question(self, kind: bytes, _length: int, body: bytes) -> None:
         if kind == b"Q":
-            self._begin(body[:-1].decode(errors="replace"), ends_group=True)
+            self._begin(Statement(body[:-1].decode(errors="replace")), ends_group=True)
         elif kind == b"P":
-            name, sql, *_ = body.split(b"\0", 2)
-            self._prepared[name] = sql.decode(errors="replace")
+            name, sql, *rest = body.split(b"\0", 2)
+            self._prepared[name] = sql.decode(errors="replace"), _types(b"".join(rest))
         elif kind == b"B":
-            portal, name, *_ = body.split(b"\0", 2)
-            self._portals[portal] = self._prepared.get(name, "")
+            portal, name, *rest = body.split(b"\0", 2)
+            prepared, types = self._prepared.get(name, ("", ()))
+            self._portals[portal] = Statement(prepared, parameters=_parameters(b"".join(rest), types))
         elif kind == b"E":
-            self._begin(self._portals.get(body.split(b"\0", 1)[0], ""), ends_group=False)
+            bound = self._portals.get(body.split(b"\0", 1)[0], Statement(""))
+            self._begin(replace(bound), ends_group=False)  # each execution counts its own rows
         elif kind == b"S":
             self._under_way.append(_UnderWay(None, ends_group=True))
 
-    def _begin(self, sql: str, *, ends_group: bool) -> None:
-        statement = Statement(sql)
+    def _begin(self, statement: Statement, *, ends_group: bool) -> None:
         self._under_way.append(_UnderWay(statement, ends_group))
         self._recorder.add(statement)
 
