@@ -389,32 +389,6 @@ def test_a_change_says_what_it_has_seen(shop: Shop, made: Made, database: Connec
         require(shop, shop.ask(request), 404)
 
 
-def test_a_change_of_another_state_is_refused(shop: Shop, made: Made, database: Connection) -> None:
-    """A change of a state that is no longer so is refused with 412; one of the current state is made."""
-    tag = tag_of(shop, made.path)
-    require(shop, shop.ask(patch(made.path, tag, name="A pan")), 200)
-    kept = page_of(database, made.id)
-    stale = (
-        patch(made.path, tag, price_amount=1),
-        put(made.path, tag, made.sent),
-        patch(made.path, f"W/{tag_of(shop, made.path)}", price_amount=1),  # a weak tag is never strongly equal
-        delete(made.path, tag),
-    )
-    for request in stale:
-        answer = shop.ask(request)
-        if request.method == "DELETE" and answer.status == 204:
-            wrong(
-                "withdraws_what_was_not_seen",
-                did=f"{answer.did} with If-Match: the tag of an earlier state",
-                got="204: withdrawn",
-                expected="412: whoever decided that has seen something else",
-            )
-        require(shop, answer, 412, with_what={"If-Match": request.headers["If-Match"]})
-        unchanged(database, made, answer, kept)
-    require(shop, shop.ask(patch(made.path, f"{OTHERS_TAG}, {tag_of(shop, made.path)}", price_amount=300)), 200)
-    require(shop, shop.ask(patch(made.path, "*", price_amount=301)), 200)
-
-
 def test_a_change_shows_everywhere(shop: Shop, other: Shop, made: Made, database: Connection) -> None:
     """A change is in the database, in its answer, and on the page of every worker, under one tag."""
     before = page_of(database, made.id)
@@ -450,6 +424,32 @@ def test_a_change_shows_everywhere(shop: Shop, other: Shop, made: Made, database
                 expected="one",
                 matters="With the tag of the answer, the next change is refused.",
             )
+
+
+def test_a_change_of_another_state_is_refused(shop: Shop, made: Made, database: Connection) -> None:
+    """A change of a state that is no longer so is refused with 412; one of the current state is made."""
+    tag = tag_of(shop, made.path)
+    require(shop, shop.ask(patch(made.path, tag, name="A pan")), 200)
+    kept = page_of(database, made.id)
+    stale = (
+        patch(made.path, tag, price_amount=1),
+        put(made.path, tag, made.sent),
+        patch(made.path, f"W/{tag_of(shop, made.path)}", price_amount=1),  # a weak tag is never strongly equal
+        delete(made.path, tag),
+    )
+    for request in stale:
+        answer = shop.ask(request)
+        if request.method == "DELETE" and answer.status == 204:
+            wrong(
+                "withdraws_what_was_not_seen",
+                did=f"{answer.did} with If-Match: the tag of an earlier state",
+                got="204: withdrawn",
+                expected="412: whoever decided that has seen something else",
+            )
+        require(shop, answer, 412, with_what={"If-Match": request.headers["If-Match"]})
+        unchanged(database, made, answer, kept)
+    require(shop, shop.ask(patch(made.path, f"{OTHERS_TAG}, {tag_of(shop, made.path)}", price_amount=300)), 200)
+    require(shop, shop.ask(patch(made.path, "*", price_amount=301)), 200)
 
 
 def test_put_replaces(shop: Shop, made: Made, new: Json, categories: Sequence[str], database: Connection) -> None:
