@@ -18,15 +18,8 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 
-class _Handler(WSGIRequestHandler):
-    """Keeps a connection open for the next request, as real servers do, and prints nothing."""
-
-    protocol_version = "HTTP/1.1"
-
-    def send_header(self, keyword: str, value: str) -> None:
-        """Leave out that the connection is closed, which Werkzeug says lest a body is left unread; here none is."""
-        if (keyword, value) != ("Connection", "close"):
-            super().send_header(keyword, value)
+class _Quiet(WSGIRequestHandler):
+    """Prints nothing."""
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Say nothing."""
@@ -36,15 +29,14 @@ class _Handler(WSGIRequestHandler):
 def over_http(app: "WSGIApplication", *, tls: ssl.SSLContext | None = None) -> Iterator[str]:
     """Serve an application in threads of this process while the block runs; yield its address.
 
-    What the application does can be counted here, such as the statements of its engine.
+    What the application does can be counted here, such as the statements of its engine. Each request has a connection
+    of its own.
 
     Args:
         app: what to serve.
         tls: how to encrypt; none: not at all.
     """
-    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Handler, ssl_context=tls)
-    server.daemon_threads = True  # type: ignore[attr-defined]  # a connection kept open does not keep the notebook
-    server.block_on_close = False  # type: ignore[attr-defined]
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet, ssl_context=tls)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:

@@ -1,6 +1,7 @@
 """An application served from within, and what passes on the way to it."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from http.client import HTTPConnection
 from typing import Any
 
@@ -22,21 +23,16 @@ def url() -> Iterator[str]:
         yield url
 
 
-def ask(connection: HTTPConnection) -> bytes:
-    connection.request("GET", "/page", headers={"Authorization": "Bearer secret"})
-    return connection.getresponse().read()
+def ask(url: str) -> bytes:
+    with closing(HTTPConnection(url.removeprefix("http://"), timeout=5)) as connection:
+        connection.request("GET", "/page", headers={"Authorization": "Bearer secret"})
+        return connection.getresponse().read()
 
 
-def connection_to(url: str) -> HTTPConnection:
-    return HTTPConnection(url.removeprefix("http://"), timeout=5)
-
-
-def test_the_relay_hears_both_sides_of_every_request_on_a_connection(url: str) -> None:
+def test_the_relay_hears_both_sides_of_every_request(url: str) -> None:
     with overhearing(url) as heard:
-        connection = connection_to(heard.url)
-        assert (ask(connection), ask(connection)) == (PAGE, PAGE)
-        connection.close()
-    assert heard.connections == 1
+        assert (ask(heard.url), ask(heard.url)) == (PAGE, PAGE)
+    assert heard.connections == 2
     assert heard.asked.count(b"Bearer secret") == 2
     assert heard.answered.count(PAGE) == 2
     assert heard.size == len(heard.asked) + len(heard.answered)
@@ -44,17 +40,15 @@ def test_the_relay_hears_both_sides_of_every_request_on_a_connection(url: str) -
 
 def test_what_was_heard_can_be_forgotten(url: str) -> None:
     with overhearing(url.removeprefix("http://")) as heard:
-        connection = connection_to(heard.url)
-        ask(connection)
+        ask(heard.url)
         heard.clear()
         assert (heard.size, heard.connections) == (0, 0)
-        ask(connection)
+        ask(heard.url)
         assert heard.answered.count(PAGE) == 1
-        connection.close()
 
 
 def test_nobody_listens_afterwards() -> None:
     with over_http(application) as url:
         pass
     with pytest.raises(ConnectionRefusedError):
-        ask(connection_to(url))
+        ask(url)
