@@ -146,7 +146,8 @@ def _shown(body: dict[str, Any]) -> Response:
     answer = jsonify(body)
     answer.add_etag()  # of the bytes: whatever is other about the page, the tag is another
     answer.cache_control.no_cache = True
-    answer.make_conditional(request)  # 304 to a GET that has it already
+    if not request.if_match.star_tag:  # which make_conditional takes for a tag that does not match
+        answer.make_conditional(request)  # 304 to a GET that has it already
     return answer
 
 

@@ -151,7 +151,8 @@ def _shown(body: dict[str, Any], *, private: bool = False) -> Response:
     answer.cache_control.no_cache = True
     if private:
         answer.cache_control.private = True
-    answer.make_conditional(request)  # 304 to a GET that has it already
+    if not request.if_match.star_tag:  # which make_conditional takes for a tag that does not match
+        answer.make_conditional(request)  # 304 to a GET that has it already
     return answer
 
 
