@@ -180,6 +180,8 @@ def _condition(before: dict[str, Any], *, required: bool = True) -> int | None:
     """
     if before["withdrawn"]:
         raise Gone("This product is no longer sold.")
+    if request.if_none_match.star_tag:
+        raise PreconditionFailed("There is such a product.")
     if not request.if_match and required:
         raise PreconditionRequired("Say in If-Match which state of the product you have seen: the ETag of a GET.")
     if not request.if_match or request.if_match.star_tag:

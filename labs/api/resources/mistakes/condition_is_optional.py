@@ -189,6 +189,8 @@ def _condition(before: dict[str, Any]) -> Sequence[ColumnElement[bool]]:
     """
     if before["withdrawn"]:
         raise Gone("This product is no longer sold.")
+    if request.if_none_match.star_tag:
+        raise PreconditionFailed("There is such a product.")
     if not request.if_match or request.if_match.star_tag:  # any state, as long as there is one
         return [Product.withdrawn_at.is_(None)]
     tag, _ = _shown(before).get_etag()

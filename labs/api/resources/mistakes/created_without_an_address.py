@@ -190,6 +190,8 @@ def _condition(before: dict[str, Any], *, required: bool = True) -> Sequence[Col
     """
     if before["withdrawn"]:
         raise Gone("This product is no longer sold.")
+    if request.if_none_match.star_tag:
+        raise PreconditionFailed("There is such a product.")
     if not request.if_match:
         if required:
             raise PreconditionRequired("Say in If-Match which state of the product you have seen: the ETag of a GET.")

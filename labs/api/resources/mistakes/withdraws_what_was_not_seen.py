@@ -192,6 +192,8 @@ def _condition(before: dict[str, Any]) -> Sequence[ColumnElement[bool]]:
     """
     if before["withdrawn"]:
         raise Gone("This product is no longer sold.")
+    if request.if_none_match.star_tag:
+        raise PreconditionFailed("There is such a product.")
     if not request.if_match:
         raise PreconditionRequired("Say in If-Match which state of the product you have seen: the ETag of a GET.")
     if request.if_match.star_tag:  # any state, as long as there is one
