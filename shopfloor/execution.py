@@ -1,7 +1,7 @@
 """Execute the book's notebooks, each once for everything that its outputs depend on.
 
-Pages are executed in two lanes. Parallel work corrupts timings, so a page that measures time runs
-alone, after the others have run side by side. What was executed is kept in the hidden state folder,
+Parallel work corrupts timings, so a cell that measures time runs alone; all other cells run beside those of
+other pages. What was executed is kept in the hidden state folder,
 and from there put into the jupyter-cache that the Sphinx build reads.
 """
 
@@ -12,7 +12,8 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -25,7 +26,7 @@ from jupyter_cache.base import CacheBundleIn
 from jupyter_client.manager import AsyncKernelManager
 from myst_nb.core.read import is_myst_markdown_notebook, read_myst_markdown_notebook
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
 
 from shopfloor import contents
@@ -34,12 +35,13 @@ from shopfloor.errors import UserError
 from shopfloor.measure import provenance
 from shopfloor.paths import Material, material
 from shopfloor.services.versions import server_versions
+from shopfloor.turns import Turns
 
 TIMED_TAG = "nbval-ignore-output"
-"""A cell so tagged shows what no two runs share, a time: nbval leaves its output, and its page runs alone."""
+"""A cell so tagged shows what no two runs share, a time: nbval leaves its output, and it runs alone."""
 
 CELL_TIMEOUT_SECONDS = 300
-PARALLEL_PAGES = 2
+PARALLEL_PAGES = 3  # one more than the fewest cores: cells wait for loads and for their turn to be alone
 
 _REPORT = "import json as _json; from shopfloor.dependencies import used_files as _used; print(_json.dumps(_used()))"
 
@@ -64,8 +66,8 @@ class Page:
 
     @property
     def is_timed(self) -> bool:
-        """Whether a cell measures time, so that the page must run alone."""
-        return any(TIMED_TAG in cell.metadata.get("tags", []) for cell in code_cells(self.notebook))
+        """Whether a cell measures time."""
+        return any(_is_timed(cell) for cell in code_cells(self.notebook))
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,10 @@ class Store:
 def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
     """The code cells of a notebook, in order."""
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def _is_timed(cell: NotebookNode) -> bool:
+    return TIMED_TAG in cell.metadata.get("tags", [])
 
 
 def notebook_pages(source: Material | None = None) -> list[Page]:
@@ -159,47 +165,80 @@ def execute(
     on_start: Callable[[Page], None] = lambda _: None,
     on_done: Callable[[Page], None] = lambda _: None,
 ) -> list[Failure]:
-    """Execute `pages` in the two lanes and keep what came of them.
+    """Execute `pages` side by side, what measures time alone, and keep what came of them.
 
     Args:
         pages: those that the store does not have.
         store: where executed notebooks are kept.
         on_start: called when a page's execution begins.
-        on_done: called when a page was executed and kept. No timed page runs meanwhile.
+        on_done: called when a page was executed and kept. No cell that measures time runs meanwhile.
 
     Returns:
         The pages that failed; the others were executed all the same.
     """
-    return asyncio.run(_execute_lanes(pages, store, on_start, on_done))
+    return asyncio.run(_execute_all(pages, store, on_start, on_done))
 
 
-async def _execute_lanes(
+async def _execute_all(
     pages: Sequence[Page], store: Store, on_start: Callable[[Page], None], on_done: Callable[[Page], None]
 ) -> list[Failure]:
-    turns = asyncio.Semaphore(PARALLEL_PAGES)
+    places, turns = asyncio.Semaphore(PARALLEL_PAGES), Turns()
 
     async def run(page: Page) -> Failure | None:
-        async with turns:
+        async with places:
             on_start(page)
-            failure = await _execute_page(page, store)
+            failure = await _execute_page(page, store, turns)
         if failure is None:
-            on_done(page)
+            async with turns.side_by_side():
+                on_done(page)
         return failure
 
-    outcomes = list(await asyncio.gather(*(run(page) for page in pages if not page.is_timed)))
-    outcomes += [await run(page) for page in pages if page.is_timed]
-    return [failure for failure in outcomes if failure]
+    return [failure for failure in await asyncio.gather(*(run(page) for page in pages)) if failure]
 
 
-async def _execute_page(page: Page, store: Store) -> Failure | None:
+class _Client(NotebookClient):
+    """Executes a notebook, each cell when it is its turn."""
+
+    def __init__(self, notebook: NotebookNode, turns: Turns, **settings: Any) -> None:
+        super().__init__(notebook, **settings)
+        self._turns = turns
+
+    @asynccontextmanager
+    async def async_setup_kernel(self, **settings: Any) -> AsyncIterator[None]:
+        """Start the kernel, and shut it down at the end.
+
+        nbclient's own also takes the loop's signals, one notebook from another: an interrupt would end one of several
+        kernels, and the pages of the others would run on. asyncio's handler cancels them all.
+        """
+        settings.pop("cleanup_kc")
+        try:
+            async with self._turns.side_by_side():
+                await self.async_start_new_kernel(**settings)
+                await self.async_start_new_kernel_client()
+            yield
+        except (asyncio.CancelledError, DeadKernelError):  # nbclient says of a cancelled cell that the kernel died
+            self.shutdown_kernel = "immediate"  # a kernel at work that is asked to end prints where it was
+            raise
+        finally:
+            async with self._turns.side_by_side():
+                await self._async_cleanup_kernel()
+
+    async def async_execute_cell(self, cell: NotebookNode, *place: Any, **settings: Any) -> NotebookNode:
+        async with self._turns.alone() if _is_timed(cell) else self._turns.side_by_side():
+            return await super().async_execute_cell(cell, *place, **settings)
+
+
+async def _execute_page(page: Page, store: Store, turns: Turns) -> Failure | None:
     notebook = deepcopy(page.notebook)
     notebook.cells.append(nbformat.v4.new_code_cell(_REPORT))
-    began, measured_at = time.time(), provenance(server_versions())
+    async with turns.alone():  # whether the machine is busy is asked while nothing of the book's runs
+        began, measured_at = time.time(), provenance(server_versions())
     with tempfile.TemporaryDirectory(prefix="sf-") as sockets:
         # Unix sockets, since a kernel's TCP ports are chosen before it binds them and can be lost to another.
         manager = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=str(Path(sockets) / "k"))
-        client = NotebookClient(
+        client = _Client(
             notebook,
+            turns,
             km=manager,
             timeout=CELL_TIMEOUT_SECONDS,
             resources={"metadata": {"path": str(page.path.parent)}},

@@ -3,7 +3,7 @@
 import difflib
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +51,7 @@ class LabLoad:
         seconds: how long each shop is asked.
         providers: what the shop has outside, of `payments` and `delivery`.
         outage: what goes wrong with one of them meanwhile.
+        settings: more of the shop's settings, by the names of their environment variables.
 
     Raises:
         ValueError: the outage is of what is not there, or lasts too long.
@@ -60,6 +61,7 @@ class LabLoad:
     seconds: int = 8
     providers: tuple[str, ...] = ()
     outage: LabOutage | None = None
+    settings: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if unknown := set(self.providers) - PROVIDERS:
@@ -191,6 +193,8 @@ def _load(table: Mapping[str, Any]) -> LabLoad:
         settings["providers"] = _texts(settings, "providers")
     if "outage" in settings:
         settings["outage"] = LabOutage(**settings["outage"])
+    if "settings" in settings:
+        settings["settings"] = {name: _text(settings["settings"], name) for name in settings["settings"]}
     return LabLoad(**settings)
 
 

@@ -74,7 +74,7 @@ def run(address: str) -> None:
             providers = running.enter_context(_providers(lab.load.providers))
             outside.append(providers)
             clone = running.enter_context(databases.clone(services, SIZE, progress=say))
-            servers[name] = running.enter_context(_serve(stage, clone.url, services, providers))
+            servers[name] = running.enter_context(_serve(lab, stage, clone.url, services, providers))
         data = _data(lab, services)
         say("the same users ask the naive shop, then yours")
         outages = [_outage(lab.load.outage, outside)] if lab.load.outage else []
@@ -103,9 +103,10 @@ def _providers(names: Sequence[str]) -> Iterator[dict[str, ProviderProcess]]:
 
 
 def _serve(
-    stage: Stage, database_url: str, services: Services, providers: Mapping[str, ProviderProcess]
+    lab: Lab, stage: Stage, database_url: str, services: Services, providers: Mapping[str, ProviderProcess]
 ) -> AbstractContextManager[Server]:
-    settings = {f"{name.upper()}_URL": provider.url for name, provider in providers.items()}
+    urls = {f"{name.upper()}_URL": provider.url for name, provider in providers.items()}
+    settings = {**urls, **lab.load.settings}
     return stages.serve(stage, database_url=database_url, redis_url=services.redis_url, settings=settings)
 
 

@@ -22,6 +22,7 @@ from sqlalchemy.sql import Executable
 from shopfloor import databases, dependencies, plans, stages
 from shopfloor import load as load_module
 from shopfloor.claims import claim
+from shopfloor.dependencies import note as depends_on
 from shopfloor.faults import Faults, fault_proxy, latency
 from shopfloor.figures import figure, label_lines, use_style
 from shopfloor.load import LoadResult, Outage
@@ -31,6 +32,8 @@ from shopfloor.metrics import difference, read_page, scrape, watching
 from shopfloor.metrics import plot as plot_series
 from shopfloor.paths import material
 from shopfloor.plans import Plan
+from shopfloor.protobuf import messages
+from shopfloor.sandbox import apart
 from shopfloor.services import Services, running_services
 from shopfloor.services.delivery import start_delivery
 from shopfloor.services.payments import start_payments
@@ -47,17 +50,20 @@ __all__ = [
     "Lesson",
     "Outage",
     "Table",
+    "apart",
     "claim",
     "compare",
     "count_queries",
     "database",
     "delivery",
+    "depends_on",
     "difference",
     "fault_proxy",
     "figure",
     "label_lines",
     "latency",
     "load",
+    "messages",
     "over_http",
     "overhearing",
     "payments",
@@ -225,19 +231,23 @@ def valkey(*settings: str) -> str:
 
 @contextmanager
 def serving(
-    size: databases.Size = "medium",
+    data: databases.Size | Lesson = "medium",
     *,
     workers: int = 1,
+    threads: int = 8,
     settings: Mapping[str, str] | None = None,
+    http2: bool = False,
     **topics: str | Sequence[str],
 ) -> Iterator[dict[str, Server]]:
     """Serve several stages of the shop at once, each with a database of its own.
 
     Args:
-        size: of their seed data.
+        data: the size of their seed data; or a database of the page, which they share.
         workers: how many processes serve each of them.
+        threads: how many requests each process answers at once.
         settings: more of the shop's settings, by the names of their environment variables, such as
             `{"PAYMENTS_URL": payments.url}`.
+        http2: serve them with a server that speaks HTTP/2 as well.
         topics: by the name that the figures will show, what each stage has solved: `"naive"`, `"solved"`
             or a list of topics.
 
@@ -248,10 +258,17 @@ def serving(
         environment = {"REDIS_URL": _services().redis_url, **(settings or {})}
         servers = {}
         for name, solved in topics.items():
-            clone = running.enter_context(databases.clone(_services(), size))
+            shared = data if isinstance(data, Lesson) else running.enter_context(databases.clone(_services(), data))
             stage = stages.build(solved)
             servers[name] = running.enter_context(
-                stages.serve(stage, database_url=clone.url, settings=environment, workers=workers)
+                stages.serve(
+                    stage,
+                    database_url=shared.url,
+                    settings=environment,
+                    workers=workers,
+                    threads=threads,
+                    http2=http2,
+                )
             )
         yield servers
 

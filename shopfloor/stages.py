@@ -57,7 +57,7 @@ class Server:
     Attributes:
         url: where, without a slash at the end.
         stage: what it serves.
-        pid: gunicorn's process id.
+        pid: the server's process id.
         log: gets what it prints, while it runs.
     """
 
@@ -121,6 +121,7 @@ def serve(
     threads: int = 8,
     workers: int = 1,
     create_indexes: bool = True,
+    http2: bool = False,
 ) -> Iterator[Server]:
     """Serve a stage with gunicorn on a free port of the loopback interface while the block runs.
 
@@ -132,6 +133,8 @@ def serve(
         threads: how many requests each worker answers at once.
         workers: how many processes answer.
         create_indexes: first create the stage's own indexes, as far as the database lacks them.
+        http2: serve it with hypercorn instead, which speaks HTTP/2 as well, without TLS (to a client that knows
+            beforehand that it does), and answers as many requests at once as Python's thread pool does by default.
 
     Raises:
         UserError: the shop did not start; the message has the end of its log.
@@ -142,9 +145,12 @@ def serve(
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
         port = listener.getsockname()[1]
         log = stage.path / f"{port}-{os.getpid()}.log"
-        command = [sys.executable, "-m", "gunicorn", "shop:create_app()", "--bind", f"fd://{listener.fileno()}"]
-        command += ["--worker-class", "gthread", "--threads", str(threads), "--workers", str(workers)]
-        command += ["--graceful-timeout", "1", "--log-level", "warning", "--no-control-socket"]
+        command = [sys.executable, "-m"]
+        command += ["hypercorn", "wsgi:shop:create_app()"] if http2 else ["gunicorn", "shop:create_app()"]
+        command += ["--bind", f"fd://{listener.fileno()}", "--workers", str(workers)]
+        command += ["--graceful-timeout", "1", "--log-level", "warning"]
+        if not http2:
+            command += ["--worker-class", "gthread", "--threads", str(threads), "--no-control-socket"]
         with start_child(
             command, log=log, env=environment, cwd=stage.path, pass_fds=[listener.fileno()], grace=3
         ) as child:

@@ -25,6 +25,14 @@ def pytest_sessionstart(session: pytest.Session) -> None:
             pytest.exit(str(error), returncode=1)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file together on one worker, for what they share, unless they say otherwise."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     session.config.stash.get(_running, ExitStack()).close()
 

@@ -2,19 +2,17 @@
 
 1. lint, because a type error is a failure like any other;
 2. the book, built whole and alone, for it measures time;
-3. everything in pytest, on all cores, against that book;
-4. the executed notebooks again, compared with what the book shows (nbval).
+3. everything in pytest, on all cores, against that book; and the executed notebooks once more, compared with what
+   the book shows (nbval).
 """
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
-
-from shopfloor.services import running_services
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -27,29 +25,30 @@ LINT = (
 )
 BOOK = ((str(BIN / "shopfloor"), "book"),)
 CORES = os.cpu_count() or 1
-PYTEST = (sys.executable, "-m", "pytest", "-q", "--dist", "loadfile", "-n")
-TESTS = (*PYTEST, str(min(CORES + 1, 4)))  # one more than there are cores: many tests wait for processes
-# Two pages at once, though they measure time: what they then show is not compared, and bounds of claims are wide.
-NBVAL = (*PYTEST, str(min(CORES, 2)), "--nbval", "--nbval-cell-timeout=300", "_build/jupyter_execute/book")
+NOTEBOOKS = "_build/jupyter_execute/book"
+# One worker more than there are cores: many tests wait for processes.
+TESTS = (sys.executable, "-m", "pytest", "-q", "-n", str(min(CORES + 1, 4)), "--dist", "loadgroup", "tests")
+# The notebooks run beside tests, though they measure time: what they then show is not compared, and bounds are wide.
+NBVAL = ("--nbval", "--nbval-cell-timeout=300", NOTEBOOKS)
 
 
 def run(name: str, commands: Sequence[Sequence[str]]) -> bool:
     """Run commands one after another until one fails; say how it ended and how long it took."""
     began = time.monotonic()
     print(f"\n== {name}", flush=True)
-    # The notebooks' are held for all of them: the kernel that had started them would end them under the others.
-    with running_services() if name == "notebooks" else nullcontext():
-        passed = all(subprocess.run(command, cwd=ROOT, check=False).returncode == 0 for command in commands)
+    passed = all(subprocess.run(command, cwd=ROOT, check=False).returncode == 0 for command in commands)
     print(f"== {name}: {'passed' if passed else 'FAILED'} ({time.monotonic() - began:.0f} s)", flush=True)
     return passed
 
 
 def main() -> int:
     """Run the lanes until one fails; the exit code is 0 when all of them passed."""
+    # A shell without job control starts what it puts in the background deaf to interrupts, and its children inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if "--quick" in sys.argv[1:]:
         lanes = {"lint": LINT, "tests": ((*TESTS, "-m", "not slow and not browser and not book"),)}
     else:
-        lanes = {"lint": LINT, "book": BOOK, "tests": (TESTS,), "notebooks": (NBVAL,)}
+        lanes = {"lint": LINT, "book": BOOK, "tests and notebooks": ((*TESTS, *NBVAL),)}
     failed = next((name for name, commands in lanes.items() if not run(name, commands)), None)
     # Those after it would only say again that there is no book to look at.
     print(f"\nFailed: {failed}; the lanes after it were not run." if failed else "\nEverything passed.", flush=True)

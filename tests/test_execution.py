@@ -69,9 +69,9 @@ def test_a_page_is_stale_when_its_code_its_tags_or_a_module_that_it_imports_chan
 
 
 @pytest.mark.slow
-def test_untimed_pages_run_side_by_side_and_a_timed_page_alone(tmp_path: Path, store: Store) -> None:
-    # Each untimed page waits for the other to have begun: alone, one of them would wait for ever.
-    wait = """
+def test_cells_run_beside_those_of_other_pages_and_one_that_measures_time_alone(tmp_path: Path, store: Store) -> None:
+    # Each page's first cell waits for the other's to have begun: alone, one of them would wait for ever.
+    beside = """
 import pathlib, time
 here = pathlib.Path({folder!r})
 (here / "{me}.running").touch()
@@ -82,23 +82,24 @@ while not (here / "{other}.running").exists() and not (here / "{other}.ended").e
 (here / "{me}.ended").touch()
 (here / "{me}.running").unlink()
 """
-    folder = str(tmp_path)
-    alone = f"""
-import pathlib
-here = pathlib.Path({folder!r})
+    # Each page's second asserts that it sees nobody, and is seen by nobody while it runs.
+    alone = """
 assert not list(here.glob("*.running"))
-len(list(here.glob("*.ended")))
+(here / "{me}.running").touch()
+time.sleep(0.05)
+(here / "{me}.running").unlink()
 """
-    timed = page_of(tmp_path, "timed", alone, tags=execution.TIMED_TAG)
-    pages = [
-        timed,
-        page_of(tmp_path, "a", wait.format(folder=folder, me="a", other="b")),
-        page_of(tmp_path, "b", wait.format(folder=folder, me="b", other="a")),
-    ]
+    pages = []
+    for me, other in (("a", "b"), ("b", "a")):
+        first, second = (cell.format(folder=str(tmp_path), me=me, other=other) for cell in (beside, alone))
+        page = page_of(tmp_path, me, first, second, second, "1")
+        text = page.path.read_text()
+        page.path.write_text(
+            text.replace("```{code-cell}\n\nassert", f"```{{code-cell}}\n:tags: [{execution.TIMED_TAG}]\n\nassert")
+        )
+        pages.append(page)
+    assert [page.is_timed for page in pages] == [True, True]
     assert execute(pages, store) == []
-    kept = store.get(timed)
-    assert kept is not None
-    assert kept.cells[-1].outputs[0].data["text/plain"] == "2"
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import psutil
 import pytest
 from sqlalchemy import text
@@ -177,6 +178,16 @@ def test_two_servers_of_one_stage_at_once(kit: Material) -> None:
         assert one.url != other.url
         assert get(one.url)["shop"] == get(other.url)["shop"]
         wait_until(lambda: len(psutil.Process(other.pid).children()) == 2)
+
+
+def test_a_stage_served_over_http2_answers_http1_as_well(kit: Material) -> None:
+    with serve(build("naive"), database_url="postgresql://nowhere/shop", http2=True) as server:
+        tree = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
+        for http2 in (True, False):
+            with httpx2.Client(http1=not http2, http2=http2) as client:
+                answer = client.get(server.url)
+            assert (answer.status_code, answer.http_version) == (200, "HTTP/2" if http2 else "HTTP/1.1")
+    wait_until(lambda: not any(process.is_running() for process in tree))
 
 
 def test_its_own_indexes_are_created_first_unless_they_are_not_wanted(kit: Material) -> None:

@@ -6,8 +6,8 @@ Each topic of the handbook is a module of the same address, and what a module ad
 
 from flask import Flask
 
-from shop import database, outgoing
-from shop.api import errors, idempotency, pagination, resources
+from shop import back_office, database, marketplace, outgoing, partners, warehouse
+from shop.api import errors, idempotency, pagination, rate_limiting, resources
 from shop.data import caching
 from shop.foundations import business_logic
 from shop.observability import logging, metrics, slo, tracing
@@ -22,16 +22,21 @@ TOPICS = (
     logging,
     metrics,
     errors,
+    rate_limiting,
     caching,
     timeouts_retries,
     circuit_breaker,
     bulkheads,
     slo,
     shutdown,
+    warehouse,
     resources,
     pagination,
     business_logic,
+    marketplace,
     idempotency,
+    partners,
+    back_office,
 )
 
 

@@ -189,6 +189,28 @@ class Payment(Base):
     order: Mapped[Order] = relationship(back_populates="payments")
 
 
+class IdempotencyKey(Base):
+    """A request that its client may send again, under the key that the client gave it.
+
+    What was answered stands beside it once it is known: `status`, `content_type` and `body`, all three or none.
+    `claimed_at` says since when somebody has been working on a request that is not answered yet; none: nobody is.
+    """
+
+    __tablename__ = "idempotency_keys"
+    __table_args__ = (
+        CheckConstraint("num_nulls(status, content_type, body) IN (0, 3)", name="answer"),
+        CheckConstraint("length(key) BETWEEN 1 AND 255", name="key"),
+    )
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    fingerprint: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    claimed_at: Mapped[datetime | None]
+    status: Mapped[int | None] = mapped_column(Integer)
+    content_type: Mapped[str | None]
+    body: Mapped[str | None]
+
+
 class ProductEvent(Base):
     """What was done to a product: one row for each of its versions, never changed. It begins empty."""
 

@@ -4,17 +4,19 @@ Source: the twelve-factor app, https://12factor.net/config.
 """
 
 import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Self, cast
 
 from flask import Flask
-from pydantic import AfterValidator, Field, HttpUrl, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, HttpUrl, SecretStr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 POSTGRESQL = "a PostgreSQL address such as postgresql://user:password@host:5432/name"
 REDIS = "a Redis address such as redis://:password@host:6379/0"
+NETWORKS = "addresses or networks with commas between them, such as 10.0.0.0/8,::1"
 
 
 class SettingsError(Exception):
@@ -35,6 +37,21 @@ def _redis_url(value: str) -> str:
     if not re.match(r"(rediss?|unix)://.", value):
         raise ValueError(REDIS)
     return value
+
+
+def _listed(value: object) -> object:
+    """What stands between commas."""
+    return [part for each in value.split(",") if (part := each.strip())] if isinstance(value, str) else value
+
+
+def _networks(value: object) -> object:
+    listed = _listed(value)
+    if not isinstance(listed, list | tuple):
+        raise ValueError(NETWORKS)
+    try:
+        return tuple(ip_network(each) for each in listed)
+    except ValueError as error:
+        raise ValueError(NETWORKS) from error
 
 
 class Settings(BaseSettings):
@@ -73,8 +90,25 @@ class Settings(BaseSettings):
         slo_latency_seconds: what in time means.
         slo_window_days: the days over which both promises hold.
         slo_minimum_requests: with fewer than so many requests in its long window, an alert does not fire.
+        rate_limit_per_user: most requests that a user may make in a window; none: as many as they like.
+        rate_limit_per_address: the same for an address, for whoever is no known user.
+        rate_limit_window_seconds: how long such a window is.
+        rate_limit_fail_open: when nobody can tell how many there were, whether they are let through.
+        api_keys: what makes a caller a known user, with commas between them.
+        trusted_proxies: the addresses or networks whose X-Forwarded-For is believed, with commas between them.
+        warehouse_url: where the warehouse is, which is told of each order; none: nobody is told.
+        marketplace_token: what the marketplace shows when it sends orders; none: there is no marketplace.
+        order_total_max: the most that an order may cost, in minor units; none: any amount.
+        order_attempts: how often an order is attempted at most when others get in its way in the database.
+        order_wait_seconds: the longest wait before the second attempt; before each further one it may be twice as long.
         page_limit_default: entries on a page of a list when the caller names no limit.
         page_limit_max: most entries on a page that a caller may ask for.
+        idempotency_key_required: whether a payment without an Idempotency-Key is refused.
+        idempotency_key_hours: how long a key is remembered.
+        idempotency_claim_seconds: after how long without an answer a repeat may take over the work on its request.
+        back_office_clerk_token: opens the back office; none: for nobody.
+        back_office_manager_token: opens all of it; none: for nobody.
+        back_office_wrong_tokens: how many wrong tokens an address may show a process in a minute.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True)
@@ -111,8 +145,25 @@ class Settings(BaseSettings):
     slo_latency_seconds: float = Field(default=0.25, gt=0)
     slo_window_days: int = Field(default=28, ge=1)
     slo_minimum_requests: int = Field(default=100, ge=1)
+    rate_limit_per_user: int | None = Field(default=None, ge=1)
+    rate_limit_per_address: int | None = Field(default=None, ge=1)
+    rate_limit_window_seconds: float = Field(default=60, gt=0)
+    rate_limit_fail_open: bool = True
+    api_keys: Annotated[frozenset[str], NoDecode, BeforeValidator(_listed)] = Field(default=frozenset(), repr=False)
+    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_networks)] = ()
+    warehouse_url: HttpUrl | None = None
+    marketplace_token: SecretStr | None = None
+    order_total_max: int | None = Field(default=None, ge=1)
+    order_attempts: int = Field(default=5, ge=1)
+    order_wait_seconds: float = Field(default=0.02, ge=0)
     page_limit_default: int = Field(default=20, ge=1)
     page_limit_max: int = Field(default=100, ge=1, le=1000)
+    idempotency_key_required: bool = False
+    idempotency_key_hours: float = Field(default=24, gt=0)
+    idempotency_claim_seconds: float = Field(default=30, gt=0)
+    back_office_clerk_token: SecretStr | None = None
+    back_office_manager_token: SecretStr | None = None
+    back_office_wrong_tokens: int = Field(default=10, ge=1)
 
     @model_validator(mode="after")
     def _default_fits_the_maximum(self) -> Self:

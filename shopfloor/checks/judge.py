@@ -6,9 +6,10 @@ that it declares, the providers that it calls, the database and the cache themse
 
 import os
 import re
+import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from sqlalchemy import Connection, create_engine, text
 from shopfloor.checks.learner import LearnerFailed, Output, environment, learner
 from shopfloor.checks.say import NotRight, wrong
 from shopfloor.checks.shop import Shop, serving
+from shopfloor.paths import material
 from shopfloor.plans import Plan, explain
 from shopfloor.services.delivery import Couriers
 from shopfloor.services.fault_plan import Plan as FaultPlan
@@ -69,7 +71,28 @@ EXPORT_MILLISECONDS = "20"
 class StartShop(Protocol):
     """Serves the learner's shop anew while a block runs."""
 
-    def __call__(self, **settings: str) -> AbstractContextManager[Shop]:
+    def __call__(self, *solved: str, **settings: str) -> AbstractContextManager[Shop]:
+        """Serve it.
+
+        Args:
+            *solved: topics whose solution it has besides what the lab's own `solved` names, for a file that must do its
+                work with another topic's answer and without.
+            **settings: those of its environment, beyond what the lab's own `settings` say.
+        """
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What came of a command of the shop: its exit code, and what it printed."""
+
+    code: int
+    printed: str
+
+
+class RunCommand(Protocol):
+    """Runs one of the commands that the learner's shop adds to `flask`."""
+
+    def __call__(self, command: str, **settings: str) -> Ran:
         """Settings are those of its environment, beyond what the lab's own `settings` say."""
 
 
@@ -127,11 +150,25 @@ class Judge:
             urls |= {"OTEL_EXPORTER_OTLP_ENDPOINT": traces.url, "OTEL_BSP_SCHEDULE_DELAY": EXPORT_MILLISECONDS}
         task = self.task
 
-        def start(**more: str) -> AbstractContextManager[Shop]:
+        def start(*solved: str, **more: str) -> AbstractContextManager[Shop]:
             given = urls | settings | more
-            return serving(task.stage, task.database_url, task.redis_url, given, self._output())
+            stage = _also_solved(task.stage, solved)
+            return serving(stage, task.database_url, task.redis_url, given, self._output())
 
         return start
+
+    @pytest.fixture(scope="session")
+    def run(self, settings: dict[str, str], providers: dict[str, Provider]) -> RunCommand:
+        """Runs a command of the learner's shop, such as `settle`."""
+        where = {"DATABASE_URL": self.task.database_url, "REDIS_URL": self.task.redis_url}
+        urls = {f"{name.upper()}_URL": provider.url for name, provider in providers.items()}
+
+        def run(command: str, **more: str) -> Ran:
+            seen = environment(**(where | urls | settings | more))
+            with learner(self.task.stage, f"command {command}", seen, self._output()) as process:
+                return Ran(process.told["exit"], process.told["printed"])
+
+        return run
 
     @pytest.fixture(scope="session")
     def shop(self, start: StartShop) -> Iterator[Shop]:
@@ -278,6 +315,17 @@ WHERE indexed.relnamespace = 'public'::regnamespace
   AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = index.oid)
 ORDER BY name
 """
+
+
+def _also_solved(stage: Path, topics: Sequence[str]) -> Path:
+    """The learner's shop with some solutions laid over it, in a folder beside it."""
+    if not topics:
+        return stage
+    other = Path(tempfile.mkdtemp(dir=stage.parent, prefix="stage-"))
+    shutil.copytree(stage, other, dirs_exist_ok=True)
+    for topic in topics:
+        shutil.copy2(material().solutions / "shop" / f"{topic}.py", other / "shop" / f"{topic}.py")
+    return other
 
 
 def _recovered(provider: Provider) -> Provider:

@@ -137,6 +137,7 @@ class Learner:
 
 
 _running: set[int] = set()
+_forking = threading.Lock()  # from a fork until its process is among the running ones: else it would be a stray
 
 
 def environment(**settings: str) -> dict[str, str]:
@@ -157,7 +158,8 @@ def learner(
 
     Args:
         stage: the folder that holds `shop/`.
-        task: `serve`, to serve it by HTTP; `indexes`, to tell what `shop.data.indexing` declares.
+        task: `serve`, to serve it by HTTP; `indexes`, to tell what `shop.data.indexing` declares; `command` and its
+            words, to run one of its Flask commands, such as `command settle`.
         seen: the environment that the shop sees.
         printed: gets what it prints.
         clock: by how many seconds the time of day that it sees is wrong.
@@ -169,13 +171,14 @@ def learner(
     report, told = os.pipe()
     source, output = os.pipe()
     judge = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        _become(stage, task, seen, clock, judge=judge, told=told, output=output)
+    with _forking:
+        pid = os.fork()
+        if pid == 0:
+            _become(stage, task, seen, clock, judge=judge, told=told, output=output)
+        _running.add(pid)
     os.close(told)
     os.close(output)
     running = Learner(pid, printed)
-    _running.add(pid)
     reader = threading.Thread(target=running.drain, args=(source,), daemon=True)
     reader.start()
     try:
@@ -192,10 +195,11 @@ def learner(
 
 def _kill_strays() -> None:
     """Kill the orphans that learners left to this process."""
-    while strays := [pid for pid in _children() if pid not in _running]:
-        for pid in strays:
-            send(pid, signal.SIGKILL, group=False)
-            os.waitpid(pid, 0)
+    with _forking:
+        while strays := [pid for pid in _children() if pid not in _running]:
+            for pid in strays:
+                send(pid, signal.SIGKILL, group=False)
+                os.waitpid(pid, 0)
 
 
 def _children() -> list[int]:
@@ -232,6 +236,8 @@ def _understood(line: bytes) -> dict[str, Any]:
         told = json.loads(line)
         if "story" in told:
             raise LearnerFailed(str(told["story"]), str(told["trace"]))
+        if "exit" in told:
+            return {"exit": int(told["exit"]), "printed": str(told["printed"])}
         return {"port": int(told["port"])} if "port" in told else {"indexes": told["indexes"]}
     except (ValueError, KeyError, TypeError, RecursionError):
         raise LearnerFailed("The file wrote into a file descriptor that is not its own.") from None
@@ -259,7 +265,8 @@ def _become(
         for name in [name for name in sys.modules if name.partition(".")[0] == "shop"]:
             del sys.modules[name]  # a check has imported the shop, the naive one: it is not to be judged
         logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request is no output of the learner's
-        TASKS[task](told)
+        name, *words = task.split()
+        TASKS[name](told, *words)
     except BaseException as error:  # noqa: BLE001 - whatever the learner's code does is to be told
         _tell(told, {"story": _story(error), "trace": _trace(error, stage)})
     finally:
@@ -301,7 +308,11 @@ def _set_clock(offset: Callable[[], float]) -> None:
     right_time, right_nanoseconds = time.time, time.time_ns
     right_datetime = datetime.datetime
 
-    class Shifted(right_datetime):  # type: ignore[valid-type, misc]  # it is what datetime.datetime was
+    class AnyDatetime(type):
+        def __instancecheck__(cls, instance: object) -> bool:
+            return isinstance(instance, right_datetime)  # what drivers and parsers written in C make is one, too
+
+    class Shifted(right_datetime, metaclass=AnyDatetime):  # type: ignore[valid-type, misc]  # it was datetime.datetime
         @classmethod
         def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:
             return right_datetime.fromtimestamp(right_time() + offset(), tz)
@@ -348,7 +359,16 @@ def _indexes(told: int) -> None:
     _tell(told, {"indexes": list(INDEXES) if is_right else repr(INDEXES)})
 
 
-TASKS = {"serve": _serve, "indexes": _indexes}
+def _command(told: int, *words: str) -> None:
+    from shop import create_app  # noqa: PLC0415 - as above
+
+    result = create_app().test_cli_runner().invoke(args=words)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        traceback.print_exception(result.exception)  # as Flask's own command line would
+    _tell(told, {"exit": result.exit_code, "printed": result.output})
+
+
+TASKS: dict[str, Callable[..., None]] = {"serve": _serve, "indexes": _indexes, "command": _command}
 
 
 def _story(error: BaseException) -> str:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -31,12 +31,14 @@ class Request:
         address: path and query.
         json: sent as the body, unless it is None.
         headers: sent along.
+        data: sent as the body as it is, in place of `json`; the headers should say what it is.
     """
 
     method: str
     address: str
     json: Any = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    data: bytes | None = None
 
     def __str__(self) -> str:
         return f"{self.method} {self.address}"
@@ -52,6 +54,7 @@ class Answer:
         headers: by their names in small letters.
         statements: that reached PostgreSQL meanwhile, whoever caused them.
         commands: that reached Valkey meanwhile.
+        content: the body as it came.
     """
 
     did: str
@@ -60,6 +63,7 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
     statements: list[Statement] = field(default_factory=list)
     commands: list[Command] = field(default_factory=list)
+    content: bytes = b""
 
     @property
     def rows(self) -> int:
@@ -109,9 +113,7 @@ class Shop:
         """
         self.forget()
         answer = self._answer(request)
-        return Answer(
-            answer.did, answer.status, answer.body, answer.headers, self.database.statements, self.cache.received
-        )
+        return replace(answer, statements=self.database.statements, commands=self.cache.received)
 
     def together(self, requests: Sequence[Request]) -> list[Answer]:
         """Ask all at once. What they asked of others meanwhile is theirs together: see `database` and `cache`.
@@ -151,6 +153,11 @@ class Shop:
         """
         self._clock.turn(seconds)
 
+    def kill(self) -> None:
+        """End its process this instant, as a machine that fails does; it is gone when this returns."""
+        self._process.kill()
+        self._process.wait()
+
     def _answer(self, request: Request) -> Answer:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=ANSWER_SECONDS)
         try:
@@ -167,7 +174,7 @@ class Shop:
         finally:
             connection.close()
         names = {name.lower(): value for name, value in response.getheaders()}
-        return Answer(str(request), response.status, _json(received), names)
+        return Answer(str(request), response.status, _json(received), names, content=received)
 
 
 class Clock:
@@ -213,8 +220,8 @@ def serving(
 
 
 def _send(connection: http.client.HTTPConnection, request: Request) -> None:
-    body = None if request.json is None else json.dumps(request.json)
-    headers = dict(request.headers) | ({} if body is None else {"Content-Type": "application/json"})
+    body = request.data if request.json is None else json.dumps(request.json).encode()
+    headers = ({} if request.json is None else {"Content-Type": "application/json"}) | dict(request.headers)
     connection.request(request.method, request.address, body=body, headers=headers)
 
 

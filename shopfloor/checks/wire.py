@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from shopfloor.checks.tap import tapping
+from shopfloor.checks.tap import Tap, tapping
 
 SSL_REQUEST, GSS_REQUEST = 80877103, 80877104
 LONGEST_STARTUP = 10_000  # PostgreSQL's own limit (MAX_STARTUP_PACKET_LENGTH)
@@ -44,9 +44,14 @@ class Statement:
 
 @dataclass
 class Recorder:
-    """What was asked since the last `clear`, in order, without transaction control and settings."""
+    """What was asked since the last `clear`, in order, without transaction control and settings.
+
+    Attributes:
+        tap: can make the server seem silent or gone.
+    """
 
     url: str
+    tap: Tap = field(init=False, repr=False)
     _statements: list[Statement] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -83,6 +88,7 @@ def recording(url: str) -> Iterator[Recorder]:
     with tapping((parts.hostname or "127.0.0.1", parts.port or 5432), lambda: _Conversation(recorder)) as tap:
         credentials = parts.netloc.rpartition("@")[0]
         recorder.url = parts._replace(netloc=f"{credentials}@127.0.0.1:{tap.port}").geturl()
+        recorder.tap = tap
         yield recorder
 
 

@@ -17,7 +17,7 @@ from shopfloor.errors import UserError
 from shopfloor.services import Services
 from shopfloor.services.process import ChildError
 from tests.checks.conftest import Check, assert_ends, assert_gone
-from tests.checks.tiny import EMPTY_PAGE, TinyLab, indexes_lab, orders_lab
+from tests.checks.tiny import EMPTY_PAGE, ORDERS, PROCESS_CHECKS, TinyLab, indexes_lab, orders_lab, tiny_lab
 from tests.helpers import wait_until
 
 
@@ -103,6 +103,39 @@ def test_a_check_may_import_the_shop(lab: TinyLab, engine: Engine) -> None:
     lab.tests.write_text(f"from shopfloor import databases\nfrom shop.models import Order\n{lab.tests.read_text()}")
     assert engine.check(lab, lab.solution).passed
     assert not engine.check(lab, lab.starter).passed
+
+
+BYTES = '''
+from shopfloor.checks.shop import Request
+
+
+def test_it(shop):
+    """A body of bytes goes as it is, and an answer's comes so."""
+    answer = shop.ask(Request("POST", "/v1/orders", headers={"Content-Type": "application/json"}, data=b"{"))
+    assert answer.status == 400
+    assert answer.content.startswith(b"{")
+'''
+
+
+def test_bodies_that_are_bytes(lab: TinyLab, engine: Engine) -> None:
+    lab.tests.write_text(BYTES)
+    assert engine.check(lab, lab.solution).passed
+
+
+MOMENTS = """
+from datetime import datetime
+import msgpack
+made_in_c = msgpack.unpackb(msgpack.packb(msgpack.Timestamp(1)), timestamp=3)
+assert isinstance(made_in_c, datetime)
+assert isinstance(datetime.now(), datetime)
+assert not isinstance("2026", datetime)
+"""
+
+
+def test_moments_made_by_libraries_are_moments(lab: TinyLab, engine: Engine, tmp_path: Path) -> None:
+    answer = tmp_path / "answer.py"
+    answer.write_text(f"{lab.solution.read_text()}\n{MOMENTS}")
+    assert engine.check(lab, answer).passed
 
 
 def test_what_this_users_environment_says_to_pytest(
@@ -227,6 +260,14 @@ def test_the_owner_is_ended_in_the_middle_of_a_check(
             str(os.getpid())
         ]
         assert engine.check(lab, lab.solution).passed
+
+
+def test_checks_run_commands_and_kill(engine: Engine, tmp_path: Path) -> None:
+    lab = tiny_lab(tmp_path / "labs", ORDERS, PROCESS_CHECKS)
+    verdict = engine.check(lab, lab.solution)
+    assert verdict.passed, verdict
+    assert "Traceback" in verdict.printed  # of the command that could not reach its database
+    assert_gone(engine)
 
 
 def test_two_labs_and_two_engines(services: Services, engine: Engine, tmp_path: Path) -> None:

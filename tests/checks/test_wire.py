@@ -264,3 +264,9 @@ def test_messages_are_cut_alike_however_they_come(size: int) -> None:
         (b"Q", 0, b""),
         (b"D", 2, b""),
     ]
+
+
+def test_a_server_that_is_gone(recorder: Recorder) -> None:
+    with recorder.tap.being("gone"), pytest.raises(psycopg.OperationalError):
+        connect(recorder)
+    connect(recorder).close()

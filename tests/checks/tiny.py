@@ -56,6 +56,31 @@ def test_a_history_uses_an_index(tables):
         differs(did="asked for the orders of customer 7", got="all were read", expected="an index", matters="")
 '''
 
+PROCESS_CHECKS = '''
+import pytest
+
+from shopfloor.checks.learner import LearnerFailed
+
+
+def test_a_command_runs(run):
+    """A command of the shop ends well, and one that is none does not."""
+    done, unknown, failed = run("settle"), run("nonsense"), run("settle", DATABASE_URL="postgresql://127.0.0.1:1/none")
+    assert (done.code, done.printed) == (0, "")
+    assert unknown.code == 2 and "No such command" in unknown.printed
+    assert failed.code == 1
+
+
+def test_a_shop_is_killed(start):
+    """A shop that is killed answers no more, and another can be started."""
+    with start() as shop:
+        assert shop.get("/livez").status == 200
+        shop.kill()
+        with pytest.raises(LearnerFailed, match="signal 9"):
+            shop.get("/livez")
+    with start() as shop:
+        assert shop.get("/livez").status == 200
+'''
+
 EMPTY_PAGE = '''"""The page is empty.
 
 In production nobody sees an order, and nobody sees an error either.

@@ -20,6 +20,7 @@ users = 4
 seconds = 5
 providers = ["payments", "delivery"]
 outage = {provider = "payments", start = 1, end = 3, fault = "error 503"}
+settings = {RATE_LIMIT_PER_ADDRESS = "20"}
 """
 
 PENDING = """
@@ -79,7 +80,9 @@ def paying_kit(kit: Kit) -> Iterator[Kit]:
 def test_a_lab_says_how_it_is_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("shopfloor.labs.material", lambda: type("Here", (), {"labs": tmp_path}))
     assert read_lab(toml(tmp_path, "")).load == LabLoad(16, 8, (), None)
-    load = LabLoad(4, 5, ("payments", "delivery"), LabOutage("payments", 1, 3, "error 503"))
+    load = LabLoad(
+        4, 5, ("payments", "delivery"), LabOutage("payments", 1, 3, "error 503"), {"RATE_LIMIT_PER_ADDRESS": "20"}
+    )
     assert read_lab(toml(tmp_path, OUTAGE)).load == load
 
 
@@ -92,6 +95,7 @@ def test_a_lab_says_how_it_is_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         ("end = 3", "end = 6", "ends after the load's 5 seconds"),
         ("end = 3", "end = 2", "cannot last from second 1 to second 2"),
         ("start = 1", "start = 0", "cannot last from second 0 to second 3"),
+        ('"20"', "20", "RATE_LIMIT_PER_ADDRESS is not text"),
     ],
 )
 def test_a_load_that_cannot_be_is_refused(

@@ -22,6 +22,9 @@ data = "small"
 covers = []
 hints = ["Look.", "Look closer.", "Do it."]
 load_data = "SELECT public_id FROM customers ORDER BY id LIMIT 20"
+
+[load]
+seconds = 2
 """
 
 INDEXES = '''

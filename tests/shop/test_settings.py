@@ -93,3 +93,18 @@ def test_the_settings_do_not_show_addresses_with_passwords() -> None:
 def test_the_default_page_fits_the_largest(monkeypatch: pytest.MonkeyPatch) -> None:
     told = message(monkeypatch, DATABASE_URL=URL, PAGE_LIMIT_DEFAULT="50", PAGE_LIMIT_MAX="10")
     assert "PAGE_LIMIT_DEFAULT must not exceed PAGE_LIMIT_MAX, which is 10." in told
+
+
+def test_lists_have_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", URL)
+    monkeypatch.setenv("API_KEYS", "first, second,")
+    monkeypatch.setenv("TRUSTED_PROXIES", "10.0.0.0/8,::1")
+    settings = Settings.from_environment()
+    assert settings.api_keys == {"first", "second"}
+    assert [str(network) for network in settings.trusted_proxies] == ["10.0.0.0/8", "::1/128"]
+    assert "first" not in repr(settings)
+
+
+def test_a_proxy_is_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = message(monkeypatch, DATABASE_URL=URL, TRUSTED_PROXIES="10.0.0.0/8,everybody")
+    assert "TRUSTED_PROXIES is '10.0.0.0/8,everybody': expected addresses or networks with commas" in told

@@ -33,7 +33,7 @@ CONNECTIONS = SIZE + QUEUE + 2
 # Shops of their own: one whose waiters soon lose patience, one where nobody waits, one where many wait for little.
 HASTY_SIZE, HASTY_QUEUE, HASTY_SECONDS = 2, 1, 0.15
 LINE, LINE_SECONDS, LINE_CALL_SECONDS = 15, 0.15, 0.04
-STRETCHED = (1, 1, 3, 8)  # how many times as slow everything in that line is, at each attempt
+STRETCHED = (1, 1, 3, 8, 8, 8)  # how many times as slow everything in that line is, at each attempt
 
 
 class Start(Protocol):
@@ -694,8 +694,8 @@ def _served_in_turn(
 
 
 def _detail(answer: Answer) -> str:
-    """What a problem says of itself."""
-    return str(answer.body.get("detail")) if isinstance(answer.body, dict) else str(answer.body)[:80]
+    """What an error says of itself."""
+    return str(answer.body.get("error")) if isinstance(answer.body, dict) else str(answer.body)[:80]
 
 
 def logged_error(shop: Shop) -> str:

@@ -25,7 +25,7 @@ from shopfloor.services.fault_plan import Plan as FaultPlan
 from shopfloor.services.payments import DECLINED, Charges
 from shopfloor.services.providers import Provider, running
 
-MINIMUM, SUCCESSES = 4, 6
+MINIMUM, SUCCESSES = 4, 4
 LONG = 60  # seconds: longer than the checks take
 SHORTEST_RECOVERY = 0.045  # seconds, of the shops whose breakers are to recover; more where the machine is slow
 WINDOW = 0.4  # of the shop that is to forget

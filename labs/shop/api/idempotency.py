@@ -3,9 +3,9 @@
 from uuid import UUID, uuid4
 
 import click
-from flask import Blueprint, Flask, Response, current_app, jsonify
+from flask import Blueprint, Flask, Response, current_app, jsonify, request
 from sqlalchemy import select
-from werkzeug.exceptions import BadGateway, Conflict, NotFound
+from werkzeug.exceptions import BadGateway, Conflict, NotFound, UnprocessableEntity
 
 from shop import database, outside
 from shop.foundations.serialization import payment_json
@@ -30,7 +30,10 @@ def init_app(app: Flask) -> None:
 
 @blueprint.post("/orders/<uuid:public_id>/payments")
 def pay_order(public_id: UUID) -> tuple[Response, int]:
-    """Take the order's total from the customer through the payment provider."""
+    """Take the order's total from the customer through the payment provider.
+
+    The body may say what the customer has agreed to: `{"amount": {"amount": 1999, "currency": "EUR"}}`.
+    """
     session = database.session()
     order = session.scalar(select(Order).where(Order.public_id == public_id))
     if order is None:
@@ -39,6 +42,10 @@ def pay_order(public_id: UUID) -> tuple[Response, int]:
         raise Conflict(f"An order that is {order.status} cannot be paid.")
     if order.total_amount == 0:
         raise Conflict("There is nothing to pay.")
+    total = {"amount": order.total_amount, "currency": order.currency}
+    body = request.get_json(silent=True)
+    if isinstance(body, dict) and body.get("amount", total) != total:
+        raise UnprocessableEntity("That is not the order's total.")
     try:
         payment = _charge(order)
     except Refused as error:

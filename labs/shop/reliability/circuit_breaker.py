@@ -38,6 +38,6 @@ def fallback(error: Unavailable) -> PaymentStatus | None:  # noqa: ARG001 - what
     """As what a payment is recorded when the provider could not be asked or did not answer.
 
     Whoever pays is told just that: 201 for `succeeded`, 202 for `pending`. A pending payment is charged later, under
-    the same idempotency key. With None nothing is recorded, and the answer is 502.
+    the same idempotency key. With None the answer is 502, and nothing is promised.
     """
     return None
