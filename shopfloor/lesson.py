@@ -26,6 +26,7 @@ from shopfloor.dependencies import note as depends_on
 from shopfloor.faults import Faults, fault_proxy, latency
 from shopfloor.figures import figure, label_lines, use_style
 from shopfloor.load import LoadResult, Outage
+from shopfloor.loopback import over_http, overhearing
 from shopfloor.measure import QueryLog, compare, count_queries
 from shopfloor.metrics import difference, read_page, scrape, watching
 from shopfloor.metrics import plot as plot_series
@@ -63,6 +64,8 @@ __all__ = [
     "latency",
     "load",
     "messages",
+    "over_http",
+    "overhearing",
     "payments",
     "plot_series",
     "read_page",

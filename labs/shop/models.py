@@ -9,12 +9,25 @@ from datetime import datetime
 from typing import Any, Literal, get_args
 from uuid import UUID, uuid4
 
-from sqlalchemy import BigInteger, CheckConstraint, DateTime, ForeignKey, Identity, Integer, MetaData, Text, Uuid, func
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Integer,
+    MetaData,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    func,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 OrderStatus = Literal["pending", "paid", "shipped", "delivered", "cancelled"]
 PaymentStatus = Literal["succeeded", "failed", "refunded", "pending"]
+ProductAction = Literal["created", "replaced", "changed", "withdrawn", "restored"]
 
 
 def _one_of(column: str, values: tuple[str, ...]) -> str:
@@ -196,3 +209,22 @@ class IdempotencyKey(Base):
     status: Mapped[int | None] = mapped_column(Integer)
     content_type: Mapped[str | None]
     body: Mapped[str | None]
+
+
+class ProductEvent(Base):
+    """What was done to a product: one row for each of its versions, never changed. It begins empty."""
+
+    __tablename__ = "product_events"
+    __table_args__ = (
+        UniqueConstraint("product_id", "version"),
+        CheckConstraint(_one_of("action", get_args(ProductAction)), name="action"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    product_id: Mapped[int] = mapped_column(ForeignKey("products.id"))
+    version: Mapped[int] = mapped_column(Integer)
+    action: Mapped[ProductAction] = mapped_column(Text)
+    sent: Mapped[dict[str, Any]]
+    happened_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    product: Mapped[Product] = relationship()

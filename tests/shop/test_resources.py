@@ -80,3 +80,56 @@ def test_ready_with_the_database_and_not_without_it(database: Database) -> None:
     assert (answer.status_code, answer.json["database"]) == (503, "unreachable")
     assert "secret" not in answer.text
     assert away.get("/livez").status_code == 200
+
+
+LAMP = {
+    "sku": "LAMP-1",
+    "name": "Desk lamp",
+    "category": "Lighting",
+    "price": {"amount": 4900, "currency": "EUR"},
+    "attributes": {"colour": "green"},
+}
+
+
+def test_a_product_is_created_replaced_and_removed(client: FlaskClient, connection: Connection) -> None:
+    created = client.post("/v1/products", json=LAMP)
+    address = f"/v1/products/{created.json['id']}"
+    shown = client.get(address).json
+    assert {name: shown[name] for name in LAMP} == LAMP
+    assert (shown["available"], shown["withdrawn"], shown["version"]) == (0, False, 1)
+    assert client.put(address, json=LAMP | {"name": "Lamp", "attributes": {}}).status_code == 200
+    assert client.patch(address, json={"price_amount": 1}).status_code == 200
+    changed = client.get(address).json
+    assert (changed["name"], changed["attributes"], changed["price"]["amount"], changed["version"]) == (
+        "Lamp",
+        {},
+        1,
+        3,
+    )
+    assert client.delete(address).status_code == 200
+    assert client.get(address).status_code == 404
+
+
+def test_a_second_product_of_a_sku_is_not_created(client: FlaskClient, connection: Connection) -> None:
+    client.post("/v1/products", json=LAMP)
+    client.post("/v1/products", json=LAMP | {"name": "Another"})
+    assert connection.scalars(text("SELECT name FROM products WHERE sku = 'LAMP-1'")).all() == ["Desk lamp"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("category", "There is no such shelf"),
+        ("sku", "lower case"),
+        ("price", {"amount": -1, "currency": "EUR"}),
+        ("price", {"amount": 1, "currency": "euros"}),
+        ("attributes", {"colour": "a\x00b"}),
+        ("attributes", {"colour": "\ud800"}),
+        ("attributes", {"weight": float("nan")}),
+        ("id", 7),
+    ],
+)
+def test_what_is_no_product_is_refused(client: FlaskClient, name: str, value: object) -> None:
+    refused = client.post("/v1/products", json=LAMP | {name: value})
+    assert refused.status_code == 422
+    assert refused.json["errors"][0]["field"].split(".")[0] == name

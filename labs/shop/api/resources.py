@@ -1,17 +1,19 @@
-"""Single things, and what they are called."""
+"""Single things: how they are made, shown, changed and removed, each request as if it were the only one."""
 
 import math
+from typing import Any
 from uuid import UUID
 
 from flask import Blueprint, Flask, Response, current_app, jsonify
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from werkzeug.exceptions import Conflict, NotFound, ServiceUnavailable
 
 from shop import database, outside
+from shop.catalogue import NewProduct, columns
 from shop.data import caching, n_plus_one
 from shop.foundations import validation
 from shop.foundations.serialization import order_json, product_json, quote_json
-from shop.models import Order, Product
+from shop.models import Order, OrderItem, Product, ProductEvent, Stock
 from shop.reliability.failures import ProviderError, Unavailable
 
 blueprint = Blueprint("resources", __name__, url_prefix="/v1")
@@ -70,6 +72,19 @@ def _unavailable(error: ProviderError, detail: str) -> ServiceUnavailable:
     return ServiceUnavailable(detail, retry_after=None if seconds is None else math.ceil(seconds))
 
 
+@blueprint.post("/products")
+def create_product() -> Response:
+    """Put a new product on sale. There are none of it in the warehouse yet."""
+    new = validation.body(NewProduct)
+    session = database.session()
+    if session.scalar(select(Product).where(Product.sku == new.sku)):
+        return jsonify({"error": f"There is a product {new.sku} already."})
+    product = Product(**columns(session, new), version=1)
+    session.add(Stock(product=product, on_hand=0))
+    caching.save_product(session, product)
+    return jsonify(product_json(product))
+
+
 @blueprint.get("/products/<uuid:public_id>")
 def product(public_id: UUID) -> Response:
     """A product, and how many can be had."""
@@ -79,22 +94,46 @@ def product(public_id: UUID) -> Response:
     return jsonify(found)
 
 
+@blueprint.put("/products/<uuid:public_id>")
+def replace_product(public_id: UUID) -> Response:
+    """Change all of a product that a caller decides."""
+    return _save(_product(public_id), columns(database.session(), validation.body(NewProduct)))
+
+
 @blueprint.patch("/products/<uuid:public_id>")
 def change_product(public_id: UUID) -> Response:
     """Change a product's name or price, or withdraw it."""
     change = validation.body(validation.ProductChange)
-    session = database.session()
-    product = session.scalar(select(Product).where(Product.public_id == public_id))
-    if product is None:
-        raise NotFound("There is no such product.")
-    if change.name is not None:
-        product.name = change.name
-    if change.price_amount is not None:
-        product.price_amount = change.price_amount
+    values: dict[str, Any] = change.model_dump(include={"name", "price_amount"}, exclude_none=True)
     if change.withdrawn is not None:
-        product.withdrawn_at = func.now() if change.withdrawn else None
-    product.version += 1
+        values["withdrawn_at"] = func.now() if change.withdrawn else None
+    return _save(_product(public_id), values)
+
+
+@blueprint.delete("/products/<uuid:public_id>")
+def remove_product(public_id: UUID) -> Response:
+    """Remove a product, and whatever would keep the database from removing it."""
+    session = database.session()
+    product = _product(public_id)
+    for part in (OrderItem, Stock, ProductEvent):
+        session.execute(delete(part).where(part.product_id == product.id))
+    session.delete(product)
     caching.save_product(session, product)
+    return jsonify({"deleted": True})
+
+
+def _product(public_id: UUID) -> Product:
+    found = database.session().scalar(select(Product).where(Product.public_id == public_id))
+    if found is None:
+        raise NotFound("There is no such product.")
+    return found
+
+
+def _save(product: Product, values: dict[str, Any]) -> Response:
+    for name, value in values.items():
+        setattr(product, name, value)
+    product.version += 1
+    caching.save_product(database.session(), product)
     return jsonify(product_json(product))
 
 
