@@ -4,6 +4,8 @@ Source: the twelve-factor app, https://12factor.net/config.
 """
 
 import re
+import tempfile
+from pathlib import Path
 from typing import Annotated, Self, cast
 
 from flask import Flask
@@ -73,6 +75,10 @@ class Settings(BaseSettings):
         slo_latency_seconds: what in time means.
         slo_window_days: the days over which both promises hold.
         slo_minimum_requests: with fewer than so many requests in its long window, an alert does not fire.
+        uploads_folder: where the files that are uploaded are kept; made when it is needed.
+        upload_limit_bytes: the largest such file.
+        body_limit_bytes: the largest list that is read in one piece, packed or unpacked.
+        scanner_limit_bytes: the largest file that the scanner for malware judges.
         page_limit_default: entries on a page of a list when the caller names no limit.
         page_limit_max: most entries on a page that a caller may ask for.
         back_office_clerk_token: opens the back office; none: for nobody.
@@ -114,6 +120,10 @@ class Settings(BaseSettings):
     slo_latency_seconds: float = Field(default=0.25, gt=0)
     slo_window_days: int = Field(default=28, ge=1)
     slo_minimum_requests: int = Field(default=100, ge=1)
+    uploads_folder: Path = Path(tempfile.gettempdir(), "shop-uploads")
+    upload_limit_bytes: int = Field(default=5_000_000, ge=1)
+    body_limit_bytes: int = Field(default=1_000_000, ge=1)
+    scanner_limit_bytes: int = Field(default=25_000_000, ge=1)
     page_limit_default: int = Field(default=20, ge=1)
     page_limit_max: int = Field(default=100, ge=1, le=1000)
     back_office_clerk_token: SecretStr | None = None
