@@ -7,7 +7,7 @@ harm (https://www.eicar.org/download-anti-malware-testfile/). Like clamd, it ref
 from pathlib import Path
 
 MARK = b"EICAR-STANDARD-ANTIVIRUS-TEST-FILE"  # not the whole of it, or a scanner would find this very module
-CHUNK = 2**16
+CHUNK = 2**20
 
 
 class NotScanned(Exception):  # noqa: N818 - neither good nor bad has been found
