@@ -51,7 +51,8 @@ def test_a_picture_comes_back(client: FlaskClient, product: tuple[str, str], tmp
     assert answer.json["media_type"] == "image/png"
     assert answer.json["size"] == len(PNG)
     assert answer.headers["Location"] == answer.json["url"]
-    assert client.get(answer.json["url"]).data == PNG
+    with client.get(answer.json["url"]) as served:
+        assert served.data == PNG
     (file,) = (path for path in tmp_path.rglob("*") if path.is_file())
     assert file.parent == tmp_path / "uploads" / "pictures"
 

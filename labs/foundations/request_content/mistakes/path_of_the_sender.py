@@ -2,8 +2,7 @@
 
 `filename` is a line of the request, and whoever writes the request writes it: `../../shop/__init__.py` climbs out of
 the folder, `/etc/cron.d/backup` does not even have to, because a path joined with an absolute one is the latter.
-Where the process may write, a stranger may; and somewhere it may write what is executed (CVE-2017-17562, and a
-hundred of its kind every year: CWE-22, CWE-434).
+Where the process may write, a stranger may; and somewhere it may write what is executed (CWE-22, CWE-434).
 
 Take no part of the name. Make one.
 
