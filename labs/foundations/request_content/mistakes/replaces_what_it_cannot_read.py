@@ -298,9 +298,7 @@ def _text(body: bytes) -> str:
 
 
 def _read_json(body: bytes) -> list[Any]:
-    document = json.loads(
-        body.decode("utf-8-sig", errors="replace")
-    )  # JSON is UTF-8 and has no charset (RFC 8259, 8.1 and 11)
+    document = json.loads(body.decode("utf-8-sig", errors="replace"))
     if not isinstance(document, dict):
         raise ValueError("no object")
     entries = document["data"]
