@@ -28,6 +28,7 @@ from shopfloor.figures import figure, label_lines, use_style
 from shopfloor.load import LoadResult, Outage
 from shopfloor.loopback import over_http, overhearing
 from shopfloor.measure import QueryLog, compare, count_queries
+from shopfloor.memory import memory_of
 from shopfloor.metrics import difference, read_page, scrape, watching
 from shopfloor.metrics import plot as plot_series
 from shopfloor.paths import material
@@ -63,6 +64,7 @@ __all__ = [
     "label_lines",
     "latency",
     "load",
+    "memory_of",
     "messages",
     "over_http",
     "overhearing",

@@ -9,7 +9,7 @@ from flask import Flask
 from shop import back_office, database, marketplace, outgoing, partners, warehouse
 from shop.api import errors, idempotency, pagination, rate_limiting, resources
 from shop.data import caching
-from shop.foundations import business_logic
+from shop.foundations import business_logic, request_content
 from shop.observability import logging, metrics, slo, tracing
 from shop.reliability import bulkheads, circuit_breaker, shutdown, timeouts_retries
 from shop.settings import Settings
@@ -30,6 +30,7 @@ TOPICS = (
     slo,
     shutdown,
     warehouse,
+    request_content,
     resources,
     pagination,
     business_logic,

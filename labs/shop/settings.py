@@ -4,7 +4,9 @@ Source: the twelve-factor app, https://12factor.net/config.
 """
 
 import re
+import tempfile
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
 from typing import Annotated, Self, cast
 
 from flask import Flask
@@ -101,6 +103,10 @@ class Settings(BaseSettings):
         order_total_max: the most that an order may cost, in minor units; none: any amount.
         order_attempts: how often an order is attempted at most when others get in its way in the database.
         order_wait_seconds: the longest wait before the second attempt; before each further one it may be twice as long.
+        uploads_folder: where the files that are uploaded are kept; made when it is needed.
+        upload_limit_bytes: the largest such file.
+        body_limit_bytes: the largest list that is read in one piece, packed or unpacked.
+        scanner_limit_bytes: the largest file that the scanner for malware judges.
         page_limit_default: entries on a page of a list when the caller names no limit.
         page_limit_max: most entries on a page that a caller may ask for.
         cursor_key: what the shop signs its cursors with, the same for every process; none: each process draws its own,
@@ -158,6 +164,10 @@ class Settings(BaseSettings):
     order_total_max: int | None = Field(default=None, ge=1)
     order_attempts: int = Field(default=5, ge=1)
     order_wait_seconds: float = Field(default=0.02, ge=0)
+    uploads_folder: Path = Path(tempfile.gettempdir(), "shop-uploads")
+    upload_limit_bytes: int = Field(default=5_000_000, ge=1)
+    body_limit_bytes: int = Field(default=1_000_000, ge=1)
+    scanner_limit_bytes: int = Field(default=25_000_000, ge=1)
     page_limit_default: int = Field(default=20, ge=1)
     page_limit_max: int = Field(default=100, ge=1, le=1000)
     cursor_key: SecretStr | None = Field(default=None, min_length=32)

@@ -3,6 +3,7 @@
 import http.client
 import json
 import mmap
+import socket
 import struct
 import threading
 import time
@@ -140,6 +141,12 @@ class Shop:
             yield
         finally:
             connection.close()
+
+    @contextmanager
+    def line(self) -> Iterator[socket.socket]:
+        """A connection to the shop, for a request that is sent piece by piece; closed when the block ends."""
+        with socket.create_connection(("127.0.0.1", self._port), timeout=ANSWER_SECONDS) as line:
+            yield line
 
     def forget(self) -> None:
         """Forget what was asked of the database and the cache so far."""
