@@ -197,24 +197,34 @@ def test_all_that_is_wrong_is_told(office: Office) -> None:
             )
 
 
-SECRET = "swordfish"
-INSIDES = ("pydantic", "sqlalchemy", "psycopg", "Traceback", "NewVoucher", "validation.py", "werkzeug", "INSERT", "<class")
+WORD = "swordfish"
+INSIDES = (
+    "pydantic",
+    "sqlalchemy",
+    "psycopg",
+    "Traceback",
+    "NewVoucher",
+    "validation.py",
+    "werkzeug",
+    "INSERT",
+    "<class",
+)
 
 
 def test_what_was_sent_is_not_repeated(office: Office) -> None:
     """A refusal says where and what, and neither a value nor what the shop is made of."""
     wrongs: list[Json] = [
-        {"code": f"{SECRET}!", "email": SECRET, "note": SECRET * 120},
-        {"percent": SECRET, "starts_at": SECRET, "ends_at": f"2026-13-01 {SECRET}"},
-        {"amount": {"amount": SECRET, "currency": SECRET}, "pin": SECRET},
-        {"amount": {"amount": 100, "currency": "EUR", "pin": {"is": SECRET}}},
-        {"code": ..., "email": f"{SECRET}@example.com"},
+        {"code": f"{WORD}!", "email": WORD, "note": WORD * 120},
+        {"percent": WORD, "starts_at": WORD, "ends_at": f"2026-13-01 {WORD}"},
+        {"amount": {"amount": WORD, "currency": WORD}, "pin": WORD},
+        {"amount": {"amount": 100, "currency": "EUR", "pin": {"is": WORD}}},
+        {"code": ..., "email": f"{WORD}@example.com"},
     ]
     for changes in wrongs:
         sent = office.issue(office.voucher(**changes))
         require_refused(sent, "It is wrong.")
         _nothing_is_repeated(sent)
-    _nothing_is_repeated(office.place(office.order({"product_id": SECRET, "quantity": SECRET, "card": SECRET})))
+    _nothing_is_repeated(office.place(office.order({"product_id": WORD, "quantity": WORD, "card": WORD})))
 
 
 def _nothing_is_repeated(sent: Sent) -> None:
@@ -227,8 +237,8 @@ def _nothing_is_repeated(sent: Sent) -> None:
             got=f"{sent.outcome}: {listed(set(inside))}",
             expected="fields, and what is wrong with them",
         )
-    if SECRET in said:
-        expected = f"no word of what was sent: without {SECRET!r}"
+    if WORD in said:
+        expected = f"no word of what was sent: without {WORD!r}"
         wrong("echoes_the_value", did=sent.did, got=sent.outcome, expected=expected)
 
 
@@ -267,15 +277,15 @@ def test_limits_come_before_work(office: Office) -> None:
         )
 
 
-TOO_SLOW = 0.5
+TOO_SLOW = 0.3
 
 
 def test_no_text_takes_for_ever(office: Office) -> None:
     """However a text is made, to refuse it takes no time to speak of."""
-    for tail in ("!", "--", "- -"):
-        for length in range(16, 34, 2):
+    for tail in ("!", "--"):
+        for length in range(18, 34):
             body = office.voucher(code="A" * length + tail)
-            if all(_seconds(office, body) > TOO_SLOW for _ in range(2)):
+            if all(_seconds(office, body) > TOO_SLOW for _ in range(3)):
                 wrong(
                     "pattern_that_backtracks",
                     did=f"POST /v1/back-office/vouchers with the code {body['code']}",
@@ -361,6 +371,23 @@ def test_what_is_checked_is_what_is_stored(office: Office) -> None:
         require_refused(sent, "It cannot be stored, or is not of its form.")
 
 
+def test_rules_hold_across_fields(office: Office) -> None:
+    """What no field can say by itself is checked as well."""
+    money = {"amount": 500, "currency": "EUR"}
+    past = START - timedelta(days=3)
+    for why, changes in (
+        ("It is ten per cent, and five euros.", {"amount": money}),
+        ("It is nothing off.", {"percent": ...}),
+        ("It ends before it starts.", {"starts_at": END.isoformat(), "ends_at": START.isoformat()}),
+        ("It is for 400 days.", {"ends_at": (START + timedelta(days=400)).isoformat()}),
+        ("It is over.", {"starts_at": (past - timedelta(days=9)).isoformat(), "ends_at": past.isoformat()}),
+    ):
+        sent = office.issue(office.voucher(**changes))
+        if sent.answer.status == 201:
+            wrong("each_field_by_itself", did=sent.did, got=f"{sent.outcome} {why}", expected=f"422. {why}")
+        require_refused(sent, why)
+
+
 def test_a_time_is_a_moment(office: Office) -> None:
     """A time says where it is, and times are compared as moments."""
     day = f"{START:%Y-%m-%d}"
@@ -382,22 +409,6 @@ def test_a_time_is_a_moment(office: Office) -> None:
         differs(did=right.did, got=got, expected=f"the same moment as {east}", matters="It opens at another time.")
     late = {"starts_at": "9999-12-31T01:00:00-05:00", "ends_at": "9999-12-31T23:59:59-05:00"}
     require_refused(office.issue(office.voucher(**late)), "In London, it is the year 10000.")
-
-
-def test_rules_hold_across_fields(office: Office) -> None:
-    """What no field can say by itself is checked as well."""
-    money = {"amount": 500, "currency": "EUR"}
-    past = START - timedelta(days=3)
-    for why, changes in (
-        ("It is ten per cent, and five euros.", {"amount": money}),
-        ("It is nothing off.", {"percent": ...}),
-        ("It is for 400 days.", {"ends_at": (START + timedelta(days=400)).isoformat()}),
-        ("It is over.", {"starts_at": (past - timedelta(days=9)).isoformat(), "ends_at": past.isoformat()}),
-    ):
-        sent = office.issue(office.voucher(**changes))
-        if sent.answer.status == 201:
-            wrong("each_field_by_itself", did=sent.did, got=f"{sent.outcome} {why}", expected=f"422. {why}")
-        require_refused(sent, why)
 
 
 def test_who_asks_decides(office: Office) -> None:
@@ -437,7 +448,8 @@ def test_a_code_belongs_to_one_voucher(office: Office) -> None:
     if again.answer.status != 409:
         differs(did=again.did, got=again.outcome, expected="409", matters="Two vouchers of one code are one too many.")
     body = office.voucher()
-    with office.database.engine.connect() as other, ThreadPoolExecutor(1) as thread:
+    engine = office.database.engine.execution_options(isolation_level="READ COMMITTED")
+    with engine.connect() as other, ThreadPoolExecutor(1) as thread:
         other.execute(text(INSERT), {"code": body["code"]})  # not committed: nobody else can see it yet
         late = thread.submit(office.issue, body)
         try:
@@ -469,7 +481,7 @@ def test_what_is_refused_is_not_printed(office: Office) -> None:
     body = office.voucher(email=whose)
     for sent in (
         office.issue(office.voucher(email=whose, percent=0, code="?")),
-        office.issue(office.voucher(email=f"{whose} "  * 2)),
+        office.issue(office.voucher(email=f"{whose} " * 2)),
         office.issue(office.voucher(email=whose, percent=21), CLERK),
         office.issue(body),
         office.issue(body),

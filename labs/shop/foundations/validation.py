@@ -92,14 +92,7 @@ def new_voucher(role: str) -> Voucher:
     for name in ("code", "starts_at", "ends_at"):
         if name not in data:
             raise Invalid([{"field": name, "detail": f"{name} is missing in {data}."}])
-    if not CODE.match(data["code"].upper()):
-        raise Invalid([{"field": "code", "detail": f"{data['code']!r} is not a code."}])
-    if data.get("email") and not EMAIL.match(data["email"]):
-        raise Invalid([{"field": "email", "detail": f"{data['email']!r} is not an e-mail address."}])
-    if data.get("percent") and not 1 <= int(data["percent"]) <= 100:
-        raise Invalid([{"field": "percent", "detail": f"{data['percent']!r} is not from 1 to 100."}])
-    if data["ends_at"] <= data["starts_at"]:
-        raise Invalid([{"field": "ends_at", "detail": f"{data['ends_at']} is before {data['starts_at']}."}])
+    _check(data)
     if data.get("amount"):
         data |= {"amount": int(data["amount"]["amount"]), "currency": data["amount"]["currency"]}
     for name in ("starts_at", "ends_at"):
@@ -109,6 +102,17 @@ def new_voucher(role: str) -> Voucher:
         if hasattr(voucher, name):
             setattr(voucher, name, value)
     return voucher
+
+
+def _check(data: dict[str, Any]) -> None:
+    if not CODE.match(data["code"].upper()):
+        raise Invalid([{"field": "code", "detail": f"{data['code']!r} is not a code."}])
+    if data.get("email") and not EMAIL.match(data["email"]):
+        raise Invalid([{"field": "email", "detail": f"{data['email']!r} is not an e-mail address."}])
+    if data.get("percent") and not 1 <= int(data["percent"]) <= 100:
+        raise Invalid([{"field": "percent", "detail": f"{data['percent']!r} is not from 1 to 100."}])
+    if data["ends_at"] <= data["starts_at"]:
+        raise Invalid([{"field": "ends_at", "detail": f"{data['ends_at']} is before {data['starts_at']}."}])
 
 
 def save(session: Session, voucher: Voucher) -> None:

@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Self, TypeVar
 from uuid import UUID
@@ -95,7 +96,7 @@ EMAIL = re.compile(r"[^\s@]+@[^\s@.]+(?:\.[^\s@.]+)+")
 
 def _code(text: str) -> str:
     code = text.strip()
-    if not 4 <= len(code) <= 20 or not CODE.fullmatch(code):  # before upper(), which makes an I of a Turkish ı
+    if not 4 <= len(code) <= 20 or not CODE.fullmatch(code):  # before upper(), which makes A to Z of others
         raise ValueError("a code has 4 to 20 letters from A to Z and digits, with single dashes between")
     return code.upper()
 
@@ -162,32 +163,42 @@ class NewVoucher(Strict):
 
 Problems = Iterator[tuple[str, str]]
 
+
 # [start:rules]
+@dataclass(frozen=True)
+class Case:
+    """A voucher that is right field by field, and what a rule may have to know besides."""
+
+    new: NewVoucher
+    role: str
+    now: datetime
+
+
 HIGHEST = {"clerk": (20, 20_00), "manager": (70, 200_00)}
 """Per cent, and minor units, that a role may promise."""
 
 
-def _one_kind(new: NewVoucher, role: str, now: datetime) -> Problems:
-    if (new.percent is None) == (new.amount is None):
+def _one_kind(case: Case) -> Problems:
+    if (case.new.percent is None) == (case.new.amount is None):
         yield "percent", "a voucher has either a percent or an amount"
 
 
-def _period(new: NewVoucher, role: str, now: datetime) -> Problems:
-    if not timedelta(0) < new.ends_at - new.starts_at <= timedelta(days=366):
+def _period(case: Case) -> Problems:
+    if not timedelta(0) < case.new.ends_at - case.new.starts_at <= timedelta(days=366):
         yield "ends_at", "a voucher ends after it starts, and within 366 days"
-    if new.ends_at <= now:
+    if case.new.ends_at <= case.now:
         yield "ends_at", "it is over"
 
 
-def _within_the_role(new: NewVoucher, role: str, now: datetime) -> Problems:
-    percent, amount = HIGHEST[role]
-    if new.percent is not None and new.percent > percent:
-        yield "percent", f"a {role} may promise {percent} per cent"
-    if new.amount is not None and new.amount.amount > amount:
-        yield "amount.amount", f"a {role} may promise {amount}"
+def _within_the_role(case: Case) -> Problems:
+    percent, amount = HIGHEST[case.role]
+    if case.new.percent is not None and case.new.percent > percent:
+        yield "percent", f"a {case.role} may promise {percent} per cent"
+    if case.new.amount is not None and case.new.amount.amount > amount:
+        yield "amount.amount", f"a {case.role} may promise {amount}"
 
 
-RULES: tuple[Callable[[NewVoucher, str, datetime], Problems], ...] = (_one_kind, _period, _within_the_role)
+RULES: tuple[Callable[[Case], Problems], ...] = (_one_kind, _period, _within_the_role)
 # [end:rules]
 
 
@@ -202,8 +213,8 @@ def new_voucher(role: str) -> Voucher:
         Invalid: there can be no such voucher, or this role may not promise it.
     """
     new = body(NewVoucher)
-    now = datetime.now(UTC)
-    problems = [problem for rule in RULES for problem in rule(new, role, now)]
+    case = Case(new, role, datetime.now(UTC))
+    problems = [problem for rule in RULES for problem in rule(case)]
     if problems:
         raise Invalid([{"field": field, "detail": detail} for field, detail in problems])
     return Voucher(
