@@ -133,6 +133,12 @@ def test_a_voucher_is_issued(office: Office) -> None:
             differs(did=sent.did, got=shown, expected=expected, matters=matters)
 
 
+def test_the_voucher_of_the_ticket_is_refused(office: Office) -> None:
+    """A voucher with a word for a number, a misspelt field, and an issuer of its own choice is refused."""
+    sent = office.issue(office.voucher(percent="70", percnet=15, issued_by="manager"), CLERK)
+    require_refused(sent, "It is wrong in three ways, and each of them costs money.")
+
+
 def test_types_are_not_guessed(office: Office) -> None:
     """A value of another JSON type is refused, and not made to fit."""
     sent_all = [office.issue(office.voucher(percent=guess)) for guess in ("10", 10.0, True, "1_0", [10])]

@@ -286,7 +286,7 @@ def parsed(model: type[Model], data: Mapping[str, Any]) -> Model:
 def _invalid(error: ValidationError) -> Invalid:
     """Where and what, never the value: it may be secret, and an answer is copied into tickets and logs."""
     found = error.errors(include_url=False, include_context=False, include_input=False)
-    return Invalid(_told([(".".join(map(str, one["loc"])), one["msg"]) for one in found]))
+    return Invalid(_told([(".".join(map(str, one["loc"])), one["msg"].removeprefix("Value error, ")) for one in found]))
 
 
 def _told(problems: list[tuple[str, str]]) -> list[dict[str, str]]:
