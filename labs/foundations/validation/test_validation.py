@@ -283,7 +283,7 @@ def test_limits_come_before_work(office: Office) -> None:
         )
 
 
-TOO_SLOW = 0.3
+TOO_SLOW = 0.2
 
 
 def test_no_text_takes_for_ever(office: Office) -> None:
