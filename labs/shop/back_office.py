@@ -33,8 +33,8 @@ from werkzeug.exceptions import (
 )
 
 from shop import database, outgoing
-from shop.foundations import validation
-from shop.models import Category, Order, Product, Stock
+from shop.foundations import serialization, validation
+from shop.models import Category, Order, Product, Stock, Voucher
 from shop.settings import settings_of
 
 P = ParamSpec("P")
@@ -198,6 +198,15 @@ def take_stock() -> tuple[Response, int]:
     return jsonify({"data": results, "meta": {"count": len(results)}}), HTTPStatus.MULTI_STATUS
 
 
+@blueprint.post("/vouchers")
+def issue_voucher() -> tuple[Response, int]:
+    """Promise money off. How much, depends on who promises it."""
+    session = database.session()
+    voucher = validation.new_voucher(g.role)
+    validation.save(session, voucher)
+    return jsonify(_voucher_json(voucher)), HTTPStatus.CREATED
+
+
 @blueprint.get("/orders/<uuid:public_id>/charges")
 def charges(public_id: UUID) -> Response:
     """What the payment provider holds for an order, as it tells it, whatever the shop has written down.
@@ -246,6 +255,24 @@ def _set_stock(session: Session, public_id: UUID, on_hand: int) -> Stock:
 
 def _stock_json(stock: Stock) -> Json:
     return {"on_hand": stock.on_hand, "reserved": stock.reserved}
+
+
+def _voucher_json(voucher: Voucher) -> Json:
+    amount = None
+    if voucher.amount is not None and voucher.currency is not None:
+        amount = serialization.money(voucher.amount, voucher.currency)
+    return {
+        "id": str(voucher.public_id),
+        "code": voucher.code,
+        "email": voucher.email,
+        "percent": voucher.percent,
+        "amount": amount,
+        "starts_at": serialization.moment(voucher.starts_at),
+        "ends_at": serialization.moment(voucher.ends_at),
+        "note": voucher.note,
+        "issued_by": voucher.issued_by,
+        "redeemed_at": None if voucher.redeemed_at is None else serialization.moment(voucher.redeemed_at),
+    }
 
 
 def _counted(session: Session, count: Count) -> Json:

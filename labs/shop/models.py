@@ -228,3 +228,29 @@ class ProductEvent(Base):
     happened_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     product: Mapped[Product] = relationship()
+
+
+class Voucher(Base):
+    """Money off for whoever knows the code: either a share of the total, or an amount.
+
+    Attributes:
+        email: the one customer it is for; none: anyone.
+        issued_by: the role that promised it, `clerk` or `manager`.
+        redeemed_at: when it was used; none: it was not.
+    """
+
+    __tablename__ = "vouchers"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    public_id: Mapped[UUID] = mapped_column(unique=True, default=uuid4)
+    code: Mapped[str] = mapped_column(unique=True)
+    email: Mapped[str | None]
+    percent: Mapped[int | None]
+    amount: Mapped[int | None]
+    currency: Mapped[str | None]
+    starts_at: Mapped[datetime]
+    ends_at: Mapped[datetime]
+    note: Mapped[str]
+    issued_by: Mapped[str]
+    issued_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    redeemed_at: Mapped[datetime | None]

@@ -321,6 +321,10 @@ def _set_clock(offset: Callable[[], float]) -> None:
         def utcnow(cls) -> datetime.datetime:
             return cls.now(datetime.UTC).replace(tzinfo=None)
 
+        @classmethod
+        def __get_pydantic_core_schema__(cls, source: object, handler: Any) -> Any:
+            return handler.generate_schema(right_datetime)  # a model may have a field of this type
+
     time.time = lambda: right_time() + offset()
     time.time_ns = lambda: right_nanoseconds() + int(offset() * 1e9)
     datetime.datetime = Shifted  # type: ignore[misc]  # on purpose

@@ -125,10 +125,14 @@ def test_bodies_that_are_bytes(lab: TinyLab, engine: Engine) -> None:
 MOMENTS = """
 from datetime import datetime
 import msgpack
+from pydantic import BaseModel
 made_in_c = msgpack.unpackb(msgpack.packb(msgpack.Timestamp(1)), timestamp=3)
 assert isinstance(made_in_c, datetime)
 assert isinstance(datetime.now(), datetime)
 assert not isinstance("2026", datetime)
+class Holiday(BaseModel):
+    begins: datetime
+assert Holiday(begins="2026-03-01T09:00:00Z").begins.year == 2026
 """
 
 

@@ -144,3 +144,28 @@ def test_charges_of_no_order_and_of_no_provider(
 
 def test_the_tokens_are_not_printed(office: FlaskClient) -> None:
     assert "clerk's" not in repr(office.application.config["SETTINGS"])
+
+
+def test_a_voucher_is_issued_once(office: FlaskClient) -> None:
+    voucher = {
+        "code": "SPRING-99",
+        "amount": {"amount": 500, "currency": "EUR"},
+        "starts_at": "2099-03-01T09:00:00+01:00",
+        "ends_at": "2099-03-31T09:00:00+02:00",
+    }
+    issued = office.post("/v1/back-office/vouchers", json=voucher, headers=CLERK)
+    assert issued.status_code == 201
+    assert issued.json["amount"] == voucher["amount"]
+    assert issued.json["starts_at"] == "2099-03-01T08:00:00Z"
+    assert (issued.json["issued_by"], issued.json["percent"], issued.json["redeemed_at"]) == ("clerk", None, None)
+    assert office.post("/v1/back-office/vouchers", json=voucher, headers=CLERK).status_code == 409
+    assert office.post("/v1/back-office/vouchers", json=voucher).status_code == 401
+
+
+def test_a_percentage_is_a_voucher_too(office: FlaskClient) -> None:
+    times = {"starts_at": "2099-03-01T09:00:00Z", "ends_at": "2099-03-31T09:00:00Z"}
+    voucher = {"code": "SPRING-98", "percent": 10, **times}
+    issued = office.post("/v1/back-office/vouchers", json=voucher, headers=MANAGER)
+    assert (issued.status_code, issued.json["percent"], issued.json["amount"]) == (201, 10, None)
+    refused = office.post("/v1/back-office/vouchers", json={**voucher, "code": "?"}, headers=MANAGER)
+    assert refused.status_code == 422

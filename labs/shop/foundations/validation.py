@@ -1,12 +1,18 @@
-"""What may enter the shop: requests are parsed into models before anything else looks at them."""
+"""What may enter the shop: requests are checked before anything else looks at them."""
 
+import re
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Annotated, Any, Self, TypeVar
 from uuid import UUID
 
 from flask import request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from werkzeug.exceptions import UnprocessableEntity
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+from werkzeug.exceptions import Conflict, UnprocessableEntity
+
+from shop.models import Voucher
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -26,7 +32,7 @@ class Invalid(UnprocessableEntity):
 
 
 class Strict(BaseModel):
-    """A model that refuses fields it does not know: a misspelt one would otherwise be ignored in silence."""
+    """A model that refuses fields it does not know."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -42,7 +48,7 @@ class NewOrder(Strict):
     """A basket that a customer sends off."""
 
     customer_id: UUID
-    items: Annotated[list[NewOrderItem], Field(min_length=1, max_length=50)]
+    items: Annotated[list[NewOrderItem], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _each_product_once(self) -> Self:
@@ -64,6 +70,64 @@ class BestsellersQuery(Strict):
 
     days: Annotated[int, Field(ge=1, le=366)] = 30
     limit: Annotated[int, Field(ge=1, le=100)] = 10
+
+
+# --- Vouchers ---------------------------------------------------------------------------------------------------------
+
+CODE = re.compile(r"^([A-Z0-9]+-?)+$")
+EMAIL = re.compile(r"^[^@]+@[^@]+\.[^@]+$")
+
+
+def new_voucher(role: str) -> Voucher:
+    """The voucher that the request asks for, not yet written down.
+
+    Args:
+        role: of whoever promises it, `clerk` or `manager`.
+
+    Raises:
+        werkzeug.exceptions.BadRequest: it is not JSON (400); UnsupportedMediaType: it does not say it is (415).
+        Invalid: it is not right.
+    """
+    data = request.get_json()
+    for name in ("code", "starts_at", "ends_at"):
+        if name not in data:
+            raise Invalid([{"field": name, "detail": f"{name} is missing in {data}."}])
+    _check(data)
+    if data.get("amount"):
+        data |= {"amount": int(data["amount"]["amount"]), "currency": data["amount"]["currency"]}
+    for name in ("starts_at", "ends_at"):
+        data[name] = datetime.fromisoformat(data[name])
+    voucher = Voucher(issued_by=role, note="")
+    for name, value in data.items():
+        if hasattr(voucher, name):
+            setattr(voucher, name, value)
+    return voucher
+
+
+def _check(data: dict[str, Any]) -> None:
+    if not CODE.match(data["code"].upper()):
+        raise Invalid([{"field": "code", "detail": f"{data['code']!r} is not a code."}])
+    if data.get("email") and not EMAIL.match(data["email"]):
+        raise Invalid([{"field": "email", "detail": f"{data['email']!r} is not an e-mail address."}])
+    if data.get("percent") and not 1 <= int(data["percent"]) <= 100:
+        raise Invalid([{"field": "percent", "detail": f"{data['percent']!r} is not from 1 to 100."}])
+    if data["ends_at"] <= data["starts_at"]:
+        raise Invalid([{"field": "ends_at", "detail": f"{data['ends_at']} is before {data['starts_at']}."}])
+
+
+def save(session: Session, voucher: Voucher) -> None:
+    """Write a voucher down, for good.
+
+    Raises:
+        werkzeug.exceptions.Conflict: its code is taken.
+    """
+    if session.scalar(select(Voucher.id).where(Voucher.code == voucher.code)):
+        raise Conflict("The code is taken.")
+    session.add(voucher)
+    session.commit()
+
+
+# --- Requests ---------------------------------------------------------------------------------------------------------
 
 
 def body(model: type[Model]) -> Model:
