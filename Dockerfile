@@ -8,7 +8,7 @@ WORKDIR /srv
 # from a constraint file since 26.1, which this Python brings along.
 COPY requirements.lock .
 RUN pip install --no-cache-dir --only-binary=:all: --require-hashes --constraint=requirements.lock \
-    flask gunicorn httpx2 msgpack numpy orjson "psycopg[binary]" pydantic pydantic-settings sqlalchemy \
+    defusedxml flask gunicorn httpx2 msgpack numpy orjson "psycopg[binary]" pydantic pydantic-settings sqlalchemy \
     opentelemetry-exporter-otlp-proto-http opentelemetry-instrumentation-flask opentelemetry-instrumentation-redis \
     opentelemetry-instrumentation-sqlalchemy opentelemetry-sdk prometheus-client pyyaml redis
 
