@@ -35,6 +35,14 @@ with make_engine(os.environ["DATABASE_URL"]).begin() as connection:
 """
 
 
+EACH_WORKER_SAYS_SO = """
+def post_worker_init(worker):
+    with open({path!r}, "a") as ready:
+        ready.write("1")
+"""
+"""gunicorn's configuration: a file grows by a byte with each worker that is ready to answer."""
+
+
 @dataclass(frozen=True)
 class Stage:
     """A shop on disk.
@@ -149,13 +157,26 @@ def serve(
         command += ["hypercorn", "wsgi:shop:create_app()"] if http2 else ["gunicorn", "shop:create_app()"]
         command += ["--bind", f"fd://{listener.fileno()}", "--workers", str(workers)]
         command += ["--graceful-timeout", "1", "--log-level", "warning"]
-        if not http2:
+        ready, configuration = log.with_suffix(".ready"), log.with_suffix(".py")
+        if http2:
+            ready.write_text("1" * workers)  # hypercorn tells nobody
+        else:
+            configuration.write_text(EACH_WORKER_SAYS_SO.format(path=str(ready)))
             command += ["--worker-class", "gthread", "--threads", str(threads), "--no-control-socket"]
-        with start_child(
-            command, log=log, env=environment, cwd=stage.path, pass_fds=[listener.fileno()], grace=3
-        ) as child:
-            wait_until_ready(child, lambda: _answers(port), name=f"The {stage.name} shop", timeout=START_TIMEOUT)
-            yield Server(f"http://127.0.0.1:{port}", stage, child.pid, log)
+            command += ["--config", str(configuration)]
+
+        def is_ready() -> bool:
+            return ready.exists() and ready.stat().st_size >= workers and _answers(port)
+
+        try:
+            with start_child(
+                command, log=log, env=environment, cwd=stage.path, pass_fds=[listener.fileno()], grace=3
+            ) as child:
+                wait_until_ready(child, is_ready, name=f"The {stage.name} shop", timeout=START_TIMEOUT)
+                yield Server(f"http://127.0.0.1:{port}", stage, child.pid, log)
+        finally:
+            ready.unlink(missing_ok=True)
+            configuration.unlink(missing_ok=True)
     log.unlink()  # kept only where the shop did not start, whose message names it
 
 

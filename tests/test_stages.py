@@ -180,6 +180,24 @@ def test_two_servers_of_one_stage_at_once(kit: Material) -> None:
         wait_until(lambda: len(psutil.Process(other.pid).children()) == 2)
 
 
+def test_a_server_is_ready_when_all_of_its_workers_are(kit: Material) -> None:
+    second_is_slow = """
+import os, time
+try:
+    os.close(os.open("first", os.O_CREAT | os.O_EXCL))
+except FileExistsError:
+    time.sleep(0.5)
+    open("second", "w").close()
+"""
+    (kit.labs / "shop" / "__init__.py").write_text(
+        APPLICATION.replace("def create_app():", second_is_slow + "\ndef create_app():")
+    )
+    stage = build("naive")
+    with serve(stage, database_url="postgresql://nowhere/shop", workers=2, create_indexes=False):
+        assert (stage.path / "second").exists()
+    assert not list(stage.path.glob("*.ready"))
+
+
 def test_a_stage_served_over_http2_answers_http1_as_well(kit: Material) -> None:
     with serve(build("naive"), database_url="postgresql://nowhere/shop", http2=True) as server:
         tree = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
