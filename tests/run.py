@@ -2,8 +2,8 @@
 
 1. lint, because a type error is a failure like any other;
 2. the book, built whole and alone, for it measures time;
-3. everything in pytest, on all cores, against that book; and the executed notebooks once more, compared with what
-   the book shows (nbval).
+3. everything in pytest, on all cores, against that book; and once more the executed notebooks of pages that measure no
+   time, compared with what the book shows (nbval).
 """
 
 import os
@@ -13,6 +13,8 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+from shopfloor.execution import notebook_pages
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -25,11 +27,11 @@ LINT = (
 )
 BOOK = ((str(BIN / "shopfloor"), "book"),)
 CORES = os.cpu_count() or 1
-NOTEBOOKS = "_build/jupyter_execute/book"
 # One worker more than there are cores: many tests wait for processes.
 TESTS = (sys.executable, "-m", "pytest", "-q", "-n", str(min(CORES + 1, 4)), "--dist", "loadgroup", "tests")
-# The notebooks run beside tests, though they measure time: what they then show is not compared, and bounds are wide.
-NBVAL = ("--nbval", "--nbval-cell-timeout=300", NOTEBOOKS)
+# A page that measures time takes long, and most of what it shows differs: it has run once, when the book was built.
+NOTEBOOKS = [f"_build/jupyter_execute/{page.name}.ipynb" for page in notebook_pages() if not page.is_timed]
+NBVAL = ("--nbval", "--nbval-cell-timeout=300", *NOTEBOOKS)
 
 
 def run(name: str, commands: Sequence[Sequence[str]]) -> bool:
