@@ -559,7 +559,11 @@ def workers(start: Callable[..., Any], providers: dict[str, Provider], unpaid: I
         both = tuple(each.enter_context(start(PROMETHEUS_MULTIPROC_DIR=folder)) for each in (first, stack))
         for worker in (both[0], *both):
             worker.ask(show(order))
-        calm = tuple(read_when(worker, lambda page: total(page, REQUESTS) == 3) for worker in both)
+        # what counts after the answer has gone counts here, too, and times it after that
+        timed = f"{DURATION}_count"
+        calm = tuple(
+            read_when(worker, lambda page: total(page, REQUESTS) == 3 and total(page, timed) >= 3) for worker in both
+        )
         payments.plan = FaultPlan(rates={"hang": 1})
         payments.forget()
         try:
