@@ -24,7 +24,7 @@ from shopfloor.checks.shop import Answer, Request, Shop
 
 USER, ADDRESS = 5, 3  # most requests in a window, of a user and of an address
 WINDOW = 60  # seconds
-SHORT_WINDOWS = (0.3, 0.9, 2.7)  # seconds: the next one only when the machine was too slow for the last
+SHORT_WINDOWS = (0.3, 0.9, 2.7, 6.0)  # seconds: the next one only when the machine was too slow for the last
 SLACK = 0.005  # seconds: Valkey's expiry counts in milliseconds
 PATIENT, SHORT = "4", "0.2"  # seconds that a shop waits for Valkey: so long that none is lost, and so short
 TOO_LONG = 2.0  # seconds to an answer without Valkey: ten times the short one
