@@ -2,8 +2,8 @@
 
 1. lint, because a type error is a failure like any other;
 2. the book, built whole and alone, for it measures time;
-3. everything in pytest, on all cores, against that book; and once more the executed notebooks of pages that measure no
-   time, compared with what the book shows (nbval).
+3. everything in pytest, on all cores, against that book;
+4. once more the executed notebooks of pages that measure no time, compared with what the book shows (nbval).
 """
 
 import os
@@ -12,9 +12,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from shopfloor.execution import notebook_pages
+from shopfloor.services import running_services
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -28,17 +30,20 @@ LINT = (
 BOOK = ((str(BIN / "shopfloor"), "book"),)
 CORES = os.cpu_count() or 1
 # One worker more than there are cores: many tests wait for processes.
-TESTS = (sys.executable, "-m", "pytest", "-q", "-n", str(min(CORES + 1, 4)), "--dist", "loadgroup", "tests")
+PYTEST = (sys.executable, "-m", "pytest", "-q", "-n", str(min(CORES + 1, 4)), "--dist")
+TESTS = (*PYTEST, "loadgroup", "tests")
 # A page that measures time takes long, and most of what it shows differs: it has run once, when the book was built.
 NOTEBOOKS = [f"_build/jupyter_execute/{page.name}.ipynb" for page in notebook_pages() if not page.is_timed]
-NBVAL = ("--nbval", "--nbval-cell-timeout=300", *NOTEBOOKS)
+NBVAL = (*PYTEST, "loadfile", "--nbval", "--nbval-cell-timeout=300", *NOTEBOOKS)
 
 
 def run(name: str, commands: Sequence[Sequence[str]]) -> bool:
     """Run commands one after another until one fails; say how it ended and how long it took."""
     began = time.monotonic()
     print(f"\n== {name}", flush=True)
-    passed = all(subprocess.run(command, cwd=ROOT, check=False).returncode == 0 for command in commands)
+    # The notebooks' are held for all of them: the kernel that had started them would end them under the others.
+    with running_services() if name == "notebooks" else nullcontext():
+        passed = all(subprocess.run(command, cwd=ROOT, check=False).returncode == 0 for command in commands)
     print(f"== {name}: {'passed' if passed else 'FAILED'} ({time.monotonic() - began:.0f} s)", flush=True)
     return passed
 
@@ -50,7 +55,7 @@ def main() -> int:
     if "--quick" in sys.argv[1:]:
         lanes = {"lint": LINT, "tests": ((*TESTS, "-m", "not slow and not browser and not book"),)}
     else:
-        lanes = {"lint": LINT, "book": BOOK, "tests and notebooks": ((*TESTS, *NBVAL),)}
+        lanes = {"lint": LINT, "book": BOOK, "tests": (TESTS,), "notebooks": (NBVAL,)}
     failed = next((name for name, commands in lanes.items() if not run(name, commands)), None)
     # Those after it would only say again that there is no book to look at.
     print(f"\nFailed: {failed}; the lanes after it were not run." if failed else "\nEverything passed.", flush=True)
