@@ -35,12 +35,14 @@ with make_engine(os.environ["DATABASE_URL"]).begin() as connection:
 """
 
 
+HYPERCORN = ["hypercorn", "wsgi:shop:create_app()"]
+
 EACH_WORKER_SAYS_SO = """
 def post_worker_init(worker):
     with open({path!r}, "a") as ready:
         ready.write("1")
 """
-"""gunicorn's configuration: a file grows by a byte with each worker that is ready to answer."""
+"""gunicorn's configuration."""
 
 
 @dataclass(frozen=True)
@@ -150,34 +152,35 @@ def serve(
     environment = _environment(stage, **{"DATABASE_URL": database_url, "REDIS_URL": redis_url, **(settings or {})})
     if create_indexes:
         _create_indexes(stage, environment)
-    with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=512) as listener,
+        tempfile.TemporaryDirectory(prefix="shopfloor-serve-") as notes,
+    ):
         port = listener.getsockname()[1]
-        log = stage.path / f"{port}-{os.getpid()}.log"
-        command = [sys.executable, "-m"]
-        command += ["hypercorn", "wsgi:shop:create_app()"] if http2 else ["gunicorn", "shop:create_app()"]
+        ready = Path(notes, "ready")
+        ready.touch()
+        command = [sys.executable, "-m", *(HYPERCORN if http2 else _gunicorn(ready, threads))]
         command += ["--bind", f"fd://{listener.fileno()}", "--workers", str(workers)]
         command += ["--graceful-timeout", "1", "--log-level", "warning"]
-        ready, configuration = log.with_suffix(".ready"), log.with_suffix(".py")
-        if http2:
-            ready.write_text("1" * workers)  # hypercorn tells nobody
-        else:
-            configuration.write_text(EACH_WORKER_SAYS_SO.format(path=str(ready)))
-            command += ["--worker-class", "gthread", "--threads", str(threads), "--no-control-socket"]
-            command += ["--config", str(configuration)]
 
         def is_ready() -> bool:
-            return ready.exists() and ready.stat().st_size >= workers and _answers(port)
+            return _answers(port) and (http2 or ready.stat().st_size >= workers)  # hypercorn does not tell
 
-        try:
-            with start_child(
-                command, log=log, env=environment, cwd=stage.path, pass_fds=[listener.fileno()], grace=3
-            ) as child:
-                wait_until_ready(child, is_ready, name=f"The {stage.name} shop", timeout=START_TIMEOUT)
-                yield Server(f"http://127.0.0.1:{port}", stage, child.pid, log)
-        finally:
-            ready.unlink(missing_ok=True)
-            configuration.unlink(missing_ok=True)
+        log = stage.path / f"{port}-{os.getpid()}.log"
+        with start_child(
+            command, log=log, env=environment, cwd=stage.path, pass_fds=[listener.fileno()], grace=3
+        ) as child:
+            wait_until_ready(child, is_ready, name=f"The {stage.name} shop", timeout=START_TIMEOUT)
+            yield Server(f"http://127.0.0.1:{port}", stage, child.pid, log)
     log.unlink()  # kept only where the shop did not start, whose message names it
+
+
+def _gunicorn(ready: Path, threads: int) -> list[str]:
+    """Its arguments, with a configuration by which the file `ready` grows by a byte with each worker."""
+    configuration = ready.with_name("gunicorn_configuration.py")
+    configuration.write_text(EACH_WORKER_SAYS_SO.format(path=str(ready)))
+    command = ["gunicorn", "shop:create_app()", "--config", str(configuration), "--no-control-socket"]
+    return [*command, "--worker-class", "gthread", "--threads", str(threads)]
 
 
 def _unknown(topic: str, solutions: Iterable[str]) -> str:

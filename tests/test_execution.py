@@ -1,5 +1,6 @@
 """The executor, on small pages of its own: lanes, keys, and failures told in words."""
 
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import nbformat
@@ -11,6 +12,7 @@ from shopfloor.errors import UserError
 from shopfloor.execution import Page, Store, execute, fill_jupyter_cache, notebook_pages
 from shopfloor.ledger import claims_of
 from shopfloor.paths import Material
+from shopfloor.turns import Turns
 
 HEADER = """---
 jupytext:
@@ -69,7 +71,17 @@ def test_a_page_is_stale_when_its_code_its_tags_or_a_module_that_it_imports_chan
 
 
 @pytest.mark.slow
-def test_cells_run_beside_those_of_other_pages_and_one_that_measures_time_alone(tmp_path: Path, store: Store) -> None:
+def test_cells_run_beside_those_of_other_pages_and_one_that_measures_time_alone(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked_to_be_alone = []
+
+    class Recorded(Turns):
+        def alone(self) -> AbstractAsyncContextManager[None]:
+            asked_to_be_alone.append(1)
+            return super().alone()
+
+    monkeypatch.setattr(execution, "Turns", Recorded)
     # Each page's first cell waits for the other's to have begun: alone, one of them would wait for ever.
     beside = """
 import pathlib, time
@@ -86,7 +98,6 @@ while not (here / "{other}.running").exists() and not (here / "{other}.ended").e
     alone = """
 assert not list(here.glob("*.running"))
 (here / "{me}.running").touch()
-time.sleep(0.05)
 (here / "{me}.running").unlink()
 """
     pages = []
@@ -100,6 +111,7 @@ time.sleep(0.05)
         pages.append(page)
     assert [page.is_timed for page in pages] == [True, True]
     assert execute(pages, store) == []
+    assert len(asked_to_be_alone) == len(pages) * (1 + 2), "not once for each page and each cell that measures time"
 
 
 @pytest.mark.slow

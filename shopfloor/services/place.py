@@ -149,13 +149,23 @@ def clear_outside_homes(parent: Path) -> None:
                 shutil.rmtree(home, ignore_errors=True)
 
 
-def processes_in(folder: Path) -> list[psutil.Process]:
-    """The processes whose working directory is inside `folder`, as far as this user may know them."""
+def processes_in(folder: Path, *, named: tuple[str, ...] = ("",)) -> list[psutil.Process]:
+    """The processes whose working directory is inside `folder`, as far as this user may know them.
+
+    Args:
+        folder: looked for.
+        named: what a process's name may begin with.
+
+    Returns:
+        Processes with what is known of them, `cwd`, `name` and `uids`, in `info`: asked later, they may be gone.
+    """
     folder = folder.resolve()
     return [
         process
-        for process in psutil.process_iter(["cwd"])
-        if process.info["cwd"] and Path(process.info["cwd"]).is_relative_to(folder)
+        for process in psutil.process_iter(["cwd", "name", "uids"])
+        if process.info["cwd"]
+        and Path(process.info["cwd"]).is_relative_to(folder)
+        and (process.info["name"] or "").startswith(named)
     ]
 
 

@@ -259,7 +259,7 @@ def end_orphans(cluster: Cluster) -> None:
     """
     if not cluster.pid_file.exists():
         return
-    orphans = [process for process in processes_in(cluster.data) if process.name().startswith("postgres")]
+    orphans = processes_in(cluster.data, named=("postgres",))
     for number in (signal.SIGQUIT, signal.SIGKILL):
         for process in orphans:
             with suppress(psutil.NoSuchProcess):

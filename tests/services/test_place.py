@@ -27,8 +27,7 @@ kit_in_the_open = pytest.mark.skipif(
 
 def users_of(home: Path) -> set[int]:
     """Who runs the servers that work in a folder."""
-    names = ("postgres", "valkey")
-    return {process.uids().real for process in place.processes_in(home) if process.name().startswith(names)}
+    return {process.info["uids"].real for process in place.processes_in(home, named=("postgres", "valkey"))}
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from shopfloor.checks.judge import StartShop
+from shopfloor.checks.logged import logged_error
 from shopfloor.checks.replay import plan_again
 from shopfloor.checks.say import differs, wrong
 from shopfloor.checks.shop import Answer, Request, Shop
@@ -481,7 +482,7 @@ def test_fields_and_cursors(shop: Shop, stretch: Stretch) -> None:
         wrong(
             "cursor_from_what_is_shown",
             did=f"{answer.did}, which does not show what the list is sorted by",
-            got=f"{answer.status}{logged(shop) or ', and no `next`'}",
+            got=f"{answer.status}{logged_error(shop) or ', and no `next`'}",
             expected="the page, and its `next`",
         )
     require(shop, answer)
@@ -661,7 +662,7 @@ def require(shop: Shop, answer: Answer) -> None:
         said = "" if answer.status == 500 else f" {answer.body}"
         differs(
             did=answer.did,
-            got=f"{answer.status}{logged(shop) if answer.status == 500 else said}",
+            got=f"{answer.status}{logged_error(shop) if answer.status == 500 else said}",
             expected="200, and the page",
             matters="A page that is answered with an error shows nothing at all.",
         )
@@ -685,14 +686,6 @@ def refused(answer: Answer, field: str, matters: str) -> None:
     if answer.status not in REFUSED or (errors is not None and field not in str(errors)):
         got = answer.status if answer.status not in REFUSED else f"{answer.status} {errors}"
         differs(did=answer.did, got=got, expected=f"422, with an error that names `{field}`", matters=matters)
-
-
-def logged(shop: Shop) -> str:
-    """The last error that the shop logged."""
-    output = shop.printed(lambda printed: "Traceback" in printed, patience=0.3)
-    _, found, traceback = output.rpartition("Traceback (most recent call last):\n")
-    error = re.search(r"^(?:\w+\.)*(\w+(?:: .*)?)\n", traceback, re.MULTILINE)
-    return f", and in the shop's log: {error[1]}" if found and error else ""
 
 
 def ids_of(answer: Answer) -> list[str]:

@@ -8,11 +8,11 @@ learner reads, so a check stands where what it needs has been checked before.
 
 import json
 import re
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,13 +21,17 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Connection, Row, text
 
+from shopfloor.checks import waiting
 from shopfloor.checks.judge import StartShop
+from shopfloor.checks.logged import logged_error
 from shopfloor.checks.say import differs, wrong
 from shopfloor.checks.shop import Answer, Request, Shop
+from shopfloor.checks.waiting import run_all
 
 Json = dict[str, Any]
 
 PATIENCE = 1.5  # seconds until what must happen at once has not happened
+until = partial(waiting.until, patience=PATIENCE)
 OTHERS_TAG = '"of-another-thing"'
 ABSENT = UUID(int=0xABCDEF)
 NUMBERS = count(1)
@@ -680,22 +684,6 @@ def refusing(database: Connection, table: str, *, at_commit: bool = False) -> It
         run_all(database, f"DROP TRIGGER refuse ON {table}")
 
 
-def run_all(database: Connection, statements: str) -> None:
-    """Run several statements."""
-    driver: Any = database.connection.driver_connection
-    driver.execute(statements)
-
-
-def until(condition: Callable[[], object], *, patience: float = PATIENCE) -> bool:
-    """Wait for a condition; whether it came true in time."""
-    deadline = time.monotonic() + patience
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.002)
-    return True
-
-
 # --- Words and small change -------------------------------------------------------------------------------------------
 
 
@@ -789,17 +777,6 @@ def is_uuid(value: object) -> bool:
         return isinstance(value, str) and bool(UUID(value))
     except ValueError:
         return False
-
-
-def logged_error(shop: Shop) -> str:
-    """The last error that the shop logged, and where in it that was raised."""
-    output = shop.printed(lambda printed: "Traceback" in printed, patience=0.3)
-    _, _, trace = output.rpartition("Traceback (most recent call last):\n")
-    error = re.search(r"^(?:\w+\.)*(\w+(?:: .*)?)$", trace, re.MULTILINE)
-    frames = re.findall(r'/(shop/[\w/]+\.py)", line (\d+)', trace)
-    if not error:
-        return ""
-    return f", and in the shop's log: {error[1]}" + (f" ({frames[-1][0]}, line {frames[-1][1]})" if frames else "")
 
 
 def excerpt(value: object) -> str:

@@ -9,11 +9,11 @@ it needs has been checked before.
 import json
 import pickle
 import re
-import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import wait
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -21,10 +21,13 @@ import pytest
 from redis import Redis
 from sqlalchemy import Connection, text
 
+from shopfloor.checks import waiting
 from shopfloor.checks.judge import StartShop
 from shopfloor.checks.learner import LearnerFailed
+from shopfloor.checks.logged import logged_error
 from shopfloor.checks.say import differs, wrong
 from shopfloor.checks.shop import Answer, Request, Shop
+from shopfloor.checks.waiting import Run, in_background, run_all
 
 Json = dict[str, Any]
 
@@ -32,6 +35,7 @@ TTL = 300  # seconds: the shop's own setting
 PATIENT, SHORT = "4", "0.05"  # seconds that a shop waits for the cache: so long that none is lost, and so short
 TOO_LONG = 1.0  # seconds to an answer without a cache: twenty times the short one
 PATIENCE = 1.5  # seconds until what must happen at once has not happened
+until = partial(waiting.until, patience=PATIENCE)
 LONGEST_LOCK = 10.0  # seconds
 READERS = 50
 WINDOW = (30, 10)  # days and limit of the list that is changed
@@ -421,7 +425,7 @@ def test_without_the_cache_all_goes_on(start: StartShop, pages: Pages, valkey: R
     valkey.flushall()
 
 
-def _ask_without_cache(run: "Run", shop: Shop, request: Request, ill: str) -> None:
+def _ask_without_cache(run: Run, shop: Shop, request: Request, ill: str) -> None:
     """Have an answer soon, and a good one."""
     did = f"{request} with the cache {ill}, and CACHE_TIMEOUT_SECONDS={SHORT}"
     asking = run(lambda: shop.ask(request))
@@ -672,8 +676,6 @@ SELECT pg_advisory_lock(4711)
 RELEASE_COMMITS = "SELECT pg_advisory_unlock(4711)"
 FORGET_HOLDING = "DROP TRIGGER hold_commit ON products; DROP FUNCTION hold_commit()"
 
-Run = Callable[[Callable[[], Any]], "Future[Any]"]
-
 
 @contextmanager
 def held(database: Connection, table: str) -> Iterator[Callable[[], int]]:
@@ -696,32 +698,9 @@ def held_commits(database: Connection) -> Iterator[Callable[[], int]]:
         run_all(database, FORGET_HOLDING)
 
 
-def run_all(database: Connection, statements: str) -> None:
-    """Run several statements."""
-    driver: Any = database.connection.driver_connection
-    driver.execute(statements)
-
-
 def cancel_waiting(database: Connection) -> None:
     """End the database sessions that wait for a table."""
     database.execute(text(CANCEL))
-
-
-@contextmanager
-def in_background() -> Iterator[Run]:
-    """Run things in threads, which are waited for at the end."""
-    with ThreadPoolExecutor(8) as threads:
-        yield threads.submit
-
-
-def until(condition: Callable[[], object], *, patience: float = PATIENCE) -> bool:
-    """Wait for a condition; whether it came true in time."""
-    deadline = time.monotonic() + patience
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.002)
-    return True
 
 
 # --- What is in Valkey ------------------------------------------------------------------------------------------------
@@ -827,17 +806,6 @@ def require(shop: Shop, answer: Answer, status: int) -> None:
             expected=status,
             matters="A cache may make a page faster. It may not take it away.",
         )
-
-
-def logged_error(shop: Shop) -> str:
-    """The last error that the shop logged, and where in it that was raised."""
-    output = shop.printed(lambda text: "Traceback" in text, patience=0.3)
-    _, _, trace = output.rpartition("Traceback (most recent call last):\n")
-    error = re.search(r"^(?:\w+\.)*(\w+(?:: .*)?)$", trace, re.MULTILINE)
-    frames = re.findall(r'/(shop/[\w/]+\.py)", line (\d+)', trace)
-    if not error:
-        return ""
-    return f", and in the shop's log: {error[1]}" + (f" ({frames[-1][0]}, line {frames[-1][1]})" if frames else "")
 
 
 def excerpt(value: object) -> str:

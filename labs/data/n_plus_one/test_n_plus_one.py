@@ -6,7 +6,6 @@ learner reads, so those that recognise a mistake come before those that only see
 """
 
 import re
-import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Connection, text
 
+from shopfloor.checks.logged import logged_error
 from shopfloor.checks.say import differs, wrong
 from shopfloor.checks.shop import Answer, Shop
 from shopfloor.checks.wire import Statement
@@ -496,27 +496,6 @@ def require(shop: Shop, answer: Answer, status: int) -> None:
             expected=status,
             matters="A page that is answered with an error shows nothing at all.",
         )
-
-
-def logged_error(shop: Shop) -> str:
-    """The last error that the shop logged, and where in it that was raised."""
-    deadline = time.monotonic() + 0.5
-    while not (error := last_error(shop.output)) and time.monotonic() < deadline:
-        time.sleep(0.01)  # it has been printed, but perhaps not read yet
-    return error and f", and in the shop's log: {error}"
-
-
-def last_error(output: str) -> str:
-    """The line that names the error of the last traceback; empty if there is none, or not all of it."""
-    _, found, traceback = output.rpartition("Traceback (most recent call last):\n")
-    error = re.search(r"^(?:\w+\.)*(\w+(?:: .*)?)\n", traceback, re.MULTILINE)
-    if not found or not error:
-        return ""
-    words = re.sub(
-        r" at 0x[0-9a-f]+| \(Background on .*\)", "", error[1]
-    )  # what differs from run to run, or says nothing
-    frames = re.findall(r'/(shop/[\w/]+\.py)", line (\d+)', traceback)
-    return words + (f" ({frames[-1][0]}, line {frames[-1][1]})" if frames else "")
 
 
 def same(page: Page) -> None:

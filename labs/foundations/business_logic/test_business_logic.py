@@ -10,11 +10,10 @@ stands where what it needs has been checked before.
 import json
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from uuid import UUID
@@ -22,17 +21,20 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Connection, text
 
+from shopfloor.checks import waiting
 from shopfloor.checks.judge import StartShop
+from shopfloor.checks.logged import logged_error
 from shopfloor.checks.say import differs, wrong
 from shopfloor.checks.shop import Answer, Request, Shop
+from shopfloor.checks.waiting import in_background, run_all
 
 Json = dict[str, Any]
-Run = Callable[[Callable[[], Any]], "Future[Any]"]
 
 TOKEN = "a-token-of-the-marketplace"  # noqa: S105 - of a marketplace that does not exist
 ATTEMPTS = 5
 TOTAL_MAX = 100_000_000  # minor units
 PATIENCE = 3.0  # seconds until what must happen at once has not happened
+until = partial(waiting.until, patience=PATIENCE)
 WAITED = 1.0  # seconds after which those who want a lock stand before it, also on a slow machine
 PLENTY = 1000
 BUYERS, LAST = 3, 2  # buyers at each of two workers, and how many there are for all of them
@@ -609,29 +611,6 @@ def trouble(database: Connection, state: str, *, times: int, at_commit: bool = F
         run_all(database, END_TROUBLE)
 
 
-def run_all(database: Connection, statements: str) -> None:
-    """Run several statements."""
-    driver: Any = database.connection.driver_connection
-    driver.execute(statements)
-
-
-@contextmanager
-def in_background() -> Iterator[Run]:
-    """Run things in threads, which are waited for at the end."""
-    with ThreadPoolExecutor(8) as threads:
-        yield threads.submit
-
-
-def until(condition: Callable[[], object], *, patience: float = PATIENCE) -> bool:
-    """Wait for a condition; whether it came true in time."""
-    deadline = time.monotonic() + patience
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.002)
-    return True
-
-
 # --- Words and small change -------------------------------------------------------------------------------------------
 
 OF_MONEY = "What an order costs is decided here, once, and the customer is charged that."
@@ -687,11 +666,3 @@ def require(shop: Shop, answer: Answer, status: int) -> Answer:
             matters="The status is what the other side acts upon.",
         )
     return answer
-
-
-def logged_error(shop: Shop) -> str:
-    """The last error that the shop logged."""
-    output = shop.printed(lambda text: "Traceback" in text, patience=0.2)
-    _, _, trace = output.rpartition("Traceback (most recent call last):")
-    error = re.search(r"((?:\w+\.)*\w+(?:Error|Exception|Failure|Detected|Transaction|Zero): .{0,120})", trace)
-    return f", and in the shop's log: {error[1]}" if error else ""

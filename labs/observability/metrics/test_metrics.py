@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import UUID
@@ -20,6 +21,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Connection, text
 
+from shopfloor.checks import waiting
+from shopfloor.checks.logged import logged_error
 from shopfloor.checks.say import NotRight, differs, wrong
 from shopfloor.checks.shop import Answer, Request, Shop
 from shopfloor.metrics import Metrics, difference, read_page
@@ -37,6 +40,7 @@ POOL = 2
 HOUR = 3600.0
 FEW, MANY = 3, 9
 PATIENCE = 2  # seconds, for what takes milliseconds
+until = partial(waiting.until, patience=PATIENCE)
 LITTLE = 0.15  # is left of it when something has been waited for in vain: then the shop is wrong already
 
 
@@ -655,13 +659,6 @@ def test_the_dead_leave_their_counts_alone(workers: Workers) -> None:
 # --- What they have in common -----------------------------------------------------------------------------------------
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Wait a moment for a condition."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.002)
-
-
 def content_type(answer: Answer) -> str:
     """As the header has it."""
     return answer.headers.get("content-type", "none")
@@ -767,10 +764,3 @@ def _le(page: Metrics, bound: float) -> str:
     return next(
         sample.labels["le"] for sample in page.samples(f"{DURATION}_bucket") if float(sample.labels["le"]) == bound
     )
-
-
-def logged_error(shop: Shop) -> str:
-    """The last error that the shop logged."""
-    output = shop.printed(lambda printed: "Error" in printed, patience=0.3)
-    errors = re.findall(r"^(?:\w+\.)*(\w*(?:Error|Exception)\b.*)$", output, re.MULTILINE)
-    return f", and in the shop's log: {errors[-1]}" if errors else ""

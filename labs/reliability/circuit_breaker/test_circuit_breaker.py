@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 import pytest
 from sqlalchemy import Connection, text
 
+from shopfloor.checks import waiting
 from shopfloor.checks.say import differs, wrong
 from shopfloor.checks.shop import Answer, Request, Shop
 from shopfloor.services.fault_plan import Plan as FaultPlan
@@ -32,6 +33,7 @@ WINDOW = 0.4  # of the shop that is to forget
 TOGETHER = 20
 SLOW = 8
 PATIENCE = 2.0  # seconds, for what takes milliseconds; many recovery times for what takes some of them
+until = partial(waiting.until, patience=PATIENCE)
 RECOVERIES = 30
 DOWN = FaultPlan(rates={"reset": 1})
 PATIENT = {"READ_TIMEOUT_SECONDS": "30", "DEADLINE_SECONDS": "30"}  # where a call is to hang for as long as it should
@@ -173,16 +175,6 @@ class Counter:
 
     def _over_or_hanging(self, asking: Future[Answer]) -> bool:
         return asking.done() or self.provider.counts().now > 0
-
-
-def until(condition: Callable[[], Any], patience: float = PATIENCE) -> bool:
-    """Wait for a condition; whether it came."""
-    deadline = time.monotonic() + patience
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.002)
-    return True
 
 
 Start = Callable[..., Any]

@@ -27,6 +27,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from shopfloor.checks.judge import StartShop
+from shopfloor.checks.logged import logged_error
 from shopfloor.checks.say import differs, wrong
 from shopfloor.checks.shop import Answer, Request, Shop
 from shopfloor.checks.tap import tapping
@@ -340,7 +341,7 @@ def test_half_an_answer_is_no_answer(shop: Shop, payments: Provider, orders: Ord
     if answer.status not in (201, 502):
         differs(
             did=f"{PAY}, while the provider's JSON ends half-way",
-            got=f"{answer.status}{last_error(shop)}",
+            got=f"{answer.status}{logged_error(shop)}",
             expected="201, at a later attempt, or 502",
             matters="Whoever reads the log would look for the fault in the shop.",
         )
@@ -826,7 +827,7 @@ def require(answer: Answer, status: int, shop: Shop) -> None:
     Raises:
         NotRight: it has another.
     """
-    error = last_error(shop) if answer.status == 500 else ""
+    error = logged_error(shop) if answer.status == 500 else ""
     evidence = {"did": shown(answer.did), "got": f"{answer.status}{error}", "expected": str(status)}
     if (answer.status, status) == (201, 502):
         wrong("failure_as_success", **evidence)
@@ -852,13 +853,6 @@ def require_retry_after(did: str, answer: Answer, shop: Shop, expected: str) -> 
             expected=f"503 with Retry-After: {expected}, from the `retry_after` of `Unavailable`",
             matters="Whoever asked the shop could know when it is worth while to ask again, and does not.",
         )
-
-
-def last_error(shop: Shop) -> str:
-    """The line that names the error of the last traceback in the shop's log."""
-    _, _, trace = shop.printed(lambda output: "Traceback" in output).rpartition("Traceback (most recent call last):\n")
-    found = re.search(r"^(?:\w+\.)*\w+(?:: .*)?$", trace, re.MULTILINE)
-    return f", and in the shop's log: {found[0]}" if found else ""
 
 
 def listed(words: set[object]) -> str:
