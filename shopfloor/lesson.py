@@ -260,12 +260,12 @@ def serving(
         environment = {"REDIS_URL": _services().redis_url, **(settings or {})}
         servers = {}
         for name, solved in topics.items():
-            shared = data if isinstance(data, Lesson) else running.enter_context(databases.clone(_services(), data))
+            seeded = data if isinstance(data, Lesson) else running.enter_context(databases.clone(_services(), data))
             stage = stages.build(solved)
             servers[name] = running.enter_context(
                 stages.serve(
                     stage,
-                    database_url=shared.url,
+                    database_url=seeded.url,
                     settings=environment,
                     workers=workers,
                     threads=threads,

@@ -13,7 +13,7 @@ from sphinx_external_toc.parsing import parse_toc_yaml
 
 from shopfloor.paths import material
 
-pytestmark = [pytest.mark.browser, pytest.mark.book, pytest.mark.slow, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser, pytest.mark.book, pytest.mark.slow]
 
 DESK, PHONE = 1280, 390
 HEAVIEST = 300_000  # bytes of a first load, gzipped

@@ -563,7 +563,7 @@ def workers(start: Callable[..., Any], providers: dict[str, Provider], unpaid: I
         both = tuple(each.enter_context(start(PROMETHEUS_MULTIPROC_DIR=folder)) for each in (first, stack))
         for worker in (both[0], *both):
             worker.ask(show(order))
-        # what counts after the answer has gone counts here, too, and times it after that
+        # counting after the answer has gone is right, too, and so is timing after counting
         timed = f"{DURATION}_count"
         calm = tuple(
             read_when(worker, lambda page: total(page, REQUESTS) == 3 and total(page, timed) >= 3) for worker in both
