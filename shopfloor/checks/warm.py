@@ -21,13 +21,17 @@ from pathlib import Path
 from typing import Any
 
 # Imported for those that are forked from here: what they would import themselves.
+import defusedxml.ElementTree
 import flask
+import httpcore2
 import httpx2
+import msgpack
 import opentelemetry.exporter.otlp.proto.http.trace_exporter
 import opentelemetry.instrumentation.flask
 import opentelemetry.instrumentation.redis
 import opentelemetry.instrumentation.sqlalchemy
 import opentelemetry.sdk.trace.export
+import orjson
 import prometheus_client.multiprocess
 import psycopg
 import pydantic.networks
@@ -36,14 +40,16 @@ import redis
 import sqlalchemy.dialects.postgresql.psycopg
 import structlog
 import werkzeug.serving
+import yaml
 
 from shopfloor import metrics, traces
 from shopfloor.checks.judge import Task, judge, warm_up
 from shopfloor.services.watchdog import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, prctl, send, sweep
 
 WARMED = (
-    *(encodings.idna, flask, httpx2, opentelemetry, prometheus_client.multiprocess, psycopg, pydantic.networks),
-    *(metrics, traces, pydantic_settings, redis, sqlalchemy.dialects.postgresql.psycopg, structlog, werkzeug.serving),
+    *(defusedxml.ElementTree, encodings.idna, flask, httpcore2, httpx2, metrics, msgpack, opentelemetry, orjson),
+    *(prometheus_client.multiprocess, psycopg, pydantic.networks, pydantic_settings, redis),
+    *(sqlalchemy.dialects.postgresql.psycopg, structlog, traces, werkzeug.serving, yaml),
 )
 PR_SET_DUMPABLE = 4
 END_SECONDS = 1.0
