@@ -24,7 +24,7 @@ from sqlalchemy import Connection, text
 from shopfloor.checks import waiting
 from shopfloor.checks.judge import StartShop
 from shopfloor.checks.learner import LearnerFailed
-from shopfloor.checks.logged import logged_error
+from shopfloor.checks.logged import logged_error, require_status
 from shopfloor.checks.say import differs, wrong
 from shopfloor.checks.shop import Answer, Request, Shop
 from shopfloor.checks.waiting import Run, in_background, run_all
@@ -793,19 +793,7 @@ def computations(shop: Shop, page: Page) -> int:
     return sum(bool(re.search(rf"\b{page.table}\b", statement.sql)) for statement in shop.database.statements)
 
 
-def require(shop: Shop, answer: Answer, status: int) -> None:
-    """Go on if the answer has this status.
-
-    Raises:
-        NotRight: it has another; tells the error that the shop logged.
-    """
-    if answer.status != status:
-        differs(
-            did=answer.did,
-            got=f"{answer.status}{logged_error(shop) if answer.status == 500 else ''}",
-            expected=status,
-            matters="A cache may make a page faster. It may not take it away.",
-        )
+require = partial(require_status, matters="A cache may make a page faster. It may not take it away.")
 
 
 def excerpt(value: object) -> str:

@@ -10,13 +10,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy import Connection, text
 
-from shopfloor.checks.logged import logged_error
+from shopfloor.checks.logged import require_status
 from shopfloor.checks.say import differs, wrong
 from shopfloor.checks.shop import Answer, Shop
 from shopfloor.checks.wire import Statement
@@ -483,19 +484,7 @@ def get(shop: Shop, path: str, **query: Any) -> Answer:
     return answer
 
 
-def require(shop: Shop, answer: Answer, status: int) -> None:
-    """Go on if the answer has this status.
-
-    Raises:
-        NotRight: it has another.
-    """
-    if answer.status != status:
-        differs(
-            did=answer.did,
-            got=f"{answer.status}{logged_error(shop) if answer.status == 500 else ''}",
-            expected=status,
-            matters="A page that is answered with an error shows nothing at all.",
-        )
+require = partial(require_status, matters="A page that is answered with an error shows nothing at all.")
 
 
 def same(page: Page) -> None:

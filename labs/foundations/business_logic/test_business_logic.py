@@ -23,7 +23,7 @@ from sqlalchemy import Connection, text
 
 from shopfloor.checks import waiting
 from shopfloor.checks.judge import StartShop
-from shopfloor.checks.logged import logged_error
+from shopfloor.checks.logged import logged_error, require_status
 from shopfloor.checks.say import differs, wrong
 from shopfloor.checks.shop import Answer, Request, Shop
 from shopfloor.checks.waiting import in_background, run_all
@@ -652,17 +652,4 @@ def expect(did: str, got: object, expected: object, matters: str) -> None:
         differs(did=did, got=got, expected=expected, matters=matters)
 
 
-def require(shop: Shop, answer: Answer, status: int) -> Answer:
-    """The answer, if it has this status.
-
-    Raises:
-        NotRight: it has another; tells the error that the shop logged.
-    """
-    if answer.status != status:
-        differs(
-            did=answer.did,
-            got=f"{answer.status}{logged_error(shop) if answer.status == 500 else ''}",
-            expected=status,
-            matters="The status is what the other side acts upon.",
-        )
-    return answer
+require = partial(require_status, matters="The status is what the other side acts upon.")
