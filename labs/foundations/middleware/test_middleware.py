@@ -112,6 +112,14 @@ def shown(answer: Answer, *headers: str) -> str:
 def test_scripts_of_some_pages_may_read(shop: Shop, things: Things) -> None:
     """Scripts of the pages in CORS_ORIGINS may read the answers, and those of no other page."""
     page = f"/v1/products/{things.product}"
+    answer = ask(shop, "GET", page)
+    if answer.headers.get(ALLOW_ORIGIN) == "*":
+        differs(
+            did=f"{answer.did}, without an Origin",
+            got=shown(answer, ALLOW_ORIGIN, CREDENTIALS),
+            expected=f"no {ALLOW_ORIGIN}: it is no page that asks",
+            matters="The star is for everyone, and a cache hands this answer on to whoever asks next.",
+        )
     for origin in STRANGERS:
         answer = ask(shop, "GET", page, Origin=origin)
         allowed = answer.headers.get(ALLOW_ORIGIN)
