@@ -2,8 +2,8 @@
 
 That is an allowance for every page of the web, written so that no scanner for `*` finds it. Any page that a clerk opens
 in another tab can read what the shop answers to their browser, and with credentials it asks as the clerk: by whatever
-cookie, certificate or address the browser is known by. In 2016 James Kettle found this in bitcoin exchanges, by the
-dozen.
+cookie, certificate or address the browser is known by. In 2016 James Kettle found this in bitcoin exchanges, and could
+have emptied them.
 
 Compare the Origin with a list of origins, whole, and allow credentials only if the service knows callers by a cookie.
 
