@@ -14,7 +14,8 @@ from shop.observability import logging, metrics, slo, tracing
 from shop.reliability import bulkheads, circuit_breaker, shutdown, timeouts_retries
 from shop.settings import Settings
 
-# The order is the order of the middleware: what stands first sees a request first and its response last.
+# The order is the order of the middleware: what stands first sees a request first and its response last. What wraps
+# `app.wsgi_app` stands around all of that, and there the last one is outermost.
 TOPICS = (
     outgoing,
     database,

@@ -7,7 +7,7 @@ unless it says `always`.
 
 Errors are answers, too: let them pass where the headers are added, whatever made them.
 
-Read: "What goes wrong" in the chapter Middleware.
+Read: "The order" in the chapter Middleware.
 """
 
 import gzip

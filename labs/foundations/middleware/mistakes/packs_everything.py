@@ -1,8 +1,8 @@
 """Every answer is packed, whatever it is and however small.
 
-A probe's sixteen bytes become thirty-six. A picture, which is packed already, becomes no smaller and costs the
-processor ten times what reading it costs; and it is read into memory for that, where the server would have handed the
-file to the system. On a day with many pictures the shop is slower with compression than without.
+A probe's sixteen bytes become thirty-six. A picture, which is packed already, becomes no smaller, costs
+processor time on each request, and is read into memory for that, where the server would have handed the file to the
+system. On a day with many pictures the shop is slower with compression than without.
 
 Pack what is text and large enough to be worth it.
 
