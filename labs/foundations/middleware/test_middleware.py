@@ -363,14 +363,20 @@ def test_what_is_not_worth_packing(shop: Shop, things: Things) -> None:
 
 def test_parts(shop: Shop, things: Things) -> None:
     """A part of a file is a part of that file, and of no packed one."""
-    address = upload(shop, things, "kettle.svg", "image/svg+xml", SVG)
-    answer = ask(shop, "GET", address, Accept_Encoding="gzip", Range="bytes=100-999")
+    for name in ("kettle.svg", "sizes.csv"):
+        address = upload(shop, things, name, "image/svg+xml", SVG)
+        require_whole_or_part(shop, ask(shop, "GET", address, Accept_Encoding="gzip"))
+        require_whole_or_part(shop, ask(shop, "GET", address, Accept_Encoding="gzip", Range="bytes=100-999"))
+
+
+def require_whole_or_part(shop: Shop, answer: Answer) -> None:
+    """The answer is the whole file, packed or not, or the part that was asked for, not packed."""
     whole = answer.status == 200 and unpacked(answer) == SVG
     part = answer.status == 206 and answer.content == SVG[100:1000] and "content-encoding" not in answer.headers
     if not whole and not part:
         got = f"{shown(answer, 'content-range', 'content-encoding')}; {len(answer.content)} bytes"
-        did = f"{answer.did} with Range: bytes=100-999 and Accept-Encoding: gzip"
-        expected = "206 with 900 bytes of the file, not packed"
+        did = f"{answer.did}, a file, with Accept-Encoding: gzip, whole and with Range: bytes=100-999"
+        expected = "200 with all of it, and 206 with 900 bytes of the file, not packed"
         differs(
             did=did,
             got=got + logged_error(shop),

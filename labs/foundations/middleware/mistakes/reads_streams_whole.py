@@ -106,6 +106,7 @@ class Compression:
     def _could_be_packed(self, response: Response) -> bool:
         return (
             response.mimetype in self.TYPES
+            and not response.direct_passthrough
             and response.status_code not in {204, 206, 304}
             and "Content-Encoding" not in response.headers
             and request.blueprint not in self.SECRET
