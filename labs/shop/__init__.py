@@ -6,15 +6,16 @@ Each topic of the handbook is a module of the same address, and what a module ad
 
 from flask import Flask
 
-from shop import back_office, database, marketplace, outgoing, partners, warehouse
+from shop import back_office, database, live, marketplace, outgoing, partners, warehouse
 from shop.api import errors, idempotency, pagination, rate_limiting, resources
 from shop.data import caching
-from shop.foundations import business_logic, request_content
+from shop.foundations import business_logic, middleware, request_content
 from shop.observability import logging, metrics, slo, tracing
 from shop.reliability import bulkheads, circuit_breaker, shutdown, timeouts_retries
 from shop.settings import Settings
 
-# The order is the order of the middleware: what stands first sees a request first and its response last.
+# The order is the order of the middleware: what stands first sees a request first and its response last. What wraps
+# `app.wsgi_app` stands around all of that, and there the last one is outermost.
 TOPICS = (
     outgoing,
     database,
@@ -22,6 +23,7 @@ TOPICS = (
     logging,
     metrics,
     errors,
+    middleware,
     rate_limiting,
     caching,
     timeouts_retries,
@@ -38,6 +40,7 @@ TOPICS = (
     idempotency,
     partners,
     back_office,
+    live,
 )
 
 

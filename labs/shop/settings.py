@@ -83,6 +83,10 @@ class Settings(BaseSettings):
         bulkhead_size: most calls to one of the two at once.
         bulkhead_queue: most requests that wait until they may call.
         bulkhead_wait_seconds: how long they wait at most.
+        cors_origins: the origins of pages whose scripts may read the shop's answers, with commas between them.
+        compress_from_bytes: the size from which on answers are compressed; none: they never are.
+        order_watchers: how many may watch their orders at once in a process; none: orders cannot be watched.
+        order_watch_seconds: how often the shop looks what has become of an order that is watched.
         otel_exporter_otlp_endpoint: where traces are sent; none: nowhere.
         trace_ratio: the share of traces that are sent whatever became of the request.
         trace_slow_seconds: how long a request takes whose trace is sent in any case.
@@ -144,6 +148,10 @@ class Settings(BaseSettings):
     bulkhead_size: int = Field(default=3, ge=1)
     bulkhead_queue: int = Field(default=1, ge=0)
     bulkhead_wait_seconds: float = Field(default=0.2, ge=0)
+    cors_origins: Annotated[frozenset[str], NoDecode, BeforeValidator(_listed)] = frozenset()
+    compress_from_bytes: int | None = Field(default=None, ge=0)
+    order_watchers: int | None = Field(default=None, ge=1)
+    order_watch_seconds: float = Field(default=1, gt=0)
     otel_exporter_otlp_endpoint: HttpUrl | None = None
     trace_ratio: float = Field(default=1, ge=0, le=1)
     trace_slow_seconds: float = Field(default=1, gt=0)

@@ -1,0 +1,115 @@
+"""The packed answer has a tag of its own, and the route does not know it when it comes back.
+
+The middleware adds an ending on the way out, and takes none off on the way in. So If-None-Match never matches: no 304
+is ever sent again, and every page goes over the line whole, to save bytes. And If-Match never matches: whoever edits a
+product is told that somebody else was faster, each time, for ever. Apache's mod_deflate did this to its users for years
+(bug 45023).
+
+A middleware that changes something on the way out must change it back on the way in.
+
+Read: "Tags" in the chapter Middleware.
+"""
+
+import gzip
+from collections.abc import Set
+
+from flask import Flask, Response, request
+
+from shop.settings import settings_of
+
+
+def init_app(app: Flask) -> None:
+    """Add what the settings ask for. Flask runs what is added last first on an answer's way out."""
+    settings = settings_of(app)
+    if settings.compress_from_bytes is not None:
+        compression = Compression(settings.compress_from_bytes)
+        app.after_request(compression.pack)
+    if settings.cors_origins:
+        cors = Cors(settings.cors_origins)
+        app.before_request(cors.answer_preflight)
+        app.after_request(cors.let_read)
+
+
+class Cors:
+    """Lets scripts of some pages read every answer, errors as well, and ask before they send.
+
+    Args:
+        origins: of these pages, such as `https://www.shop.example`.
+    """
+
+    METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
+    MAY_SEND = "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, X-API-Key, X-Request-Id"
+    MAY_READ = (
+        "ETag, Location, Retry-After, X-Request-Id, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, "
+        "WWW-Authenticate, Allow, Deprecation, Sunset, Link"
+    )
+    KEEP_SECONDS = "600"
+
+    def __init__(self, origins: Set[str]) -> None:
+        self._origins = origins
+
+    def answer_preflight(self) -> Response | None:
+        """Answer a browser that asks whether a script may send something: it shows no token, and is no use of the API.
+
+        What a request for OPTIONS is otherwise is the routes' own business.
+        """
+        if request.method != "OPTIONS" or "Access-Control-Request-Method" not in request.headers:
+            return None
+        answer = Response(status=204)
+        if self._is_allowed():
+            answer.headers["Access-Control-Allow-Methods"] = self.METHODS
+            answer.headers["Access-Control-Allow-Headers"] = self.MAY_SEND
+            answer.headers["Access-Control-Max-Age"] = self.KEEP_SECONDS
+        return answer
+
+    def let_read(self, response: Response) -> Response:
+        """Say whose scripts may read this answer. A cache must know that it depends on who asked, also of nobody's."""
+        response.vary.add("Origin")
+        if self._is_allowed():
+            response.headers["Access-Control-Allow-Origin"] = request.headers["Origin"]
+            response.headers["Access-Control-Expose-Headers"] = self.MAY_READ
+        return response
+
+    def _is_allowed(self) -> bool:
+        return request.headers.get("Origin") in self._origins
+
+
+class Compression:
+    """Packs answers with gzip where it is of use and harms nobody.
+
+    Args:
+        smallest: from how many bytes on.
+    """
+
+    TYPES = frozenset({"application/json", "application/problem+json", "application/xml", "text/csv", "text/plain"})
+    SECRET = frozenset({"back_office"})  # blueprints whose answers hold a secret beside what somebody else chose
+    LEVEL = 6
+
+    def __init__(self, smallest: int) -> None:
+        self._smallest = smallest
+
+    def pack(self, response: Response) -> Response:
+        """Pack it, unless it is a part of something, small, a stream, a secret, packed, or not wanted so."""
+        if not self._could_be_packed(response):
+            return response
+        response.vary.add("Accept-Encoding")
+        if request.accept_encodings["gzip"] > 0 and len(response.get_data()) >= self._smallest:
+            response.set_data(gzip.compress(response.get_data(), self.LEVEL, mtime=0))
+            response.content_encoding = "gzip"
+            self._rename_tag(response)
+        return response
+
+    def _could_be_packed(self, response: Response) -> bool:
+        return (
+            response.mimetype in self.TYPES
+            and not response.is_streamed
+            and response.status_code not in {204, 206, 304}
+            and "Content-Encoding" not in response.headers
+            and request.blueprint not in self.SECRET
+        )
+
+    def _rename_tag(self, response: Response) -> None:
+        """Other bytes, another tag, if it is one that stands for bytes (RFC 9110, 8.8.3.3)."""
+        tag, is_weak = response.get_etag()
+        if tag is not None and not is_weak:
+            response.set_etag(f"{tag}--gzip")
