@@ -1,7 +1,7 @@
 """Two versions side by side: /v2 is /v1's own handlers, heard and spoken in other words.
 
-Every blueprint under /v1 is registered once more under /v2, its guards with it. Where the second version of something is
-other than the first, what was asked is put into v1's words before the handler hears it, and what it said into v2's
+Every blueprint under /v1 is registered once more under /v2, its guards with it. Where the second version of something
+is other than the first, what was asked is put into v1's words before the handler hears it, and what it said into v2's
 afterwards. No rule of the shop stands here, so none can be other in one version than in the other.
 
 Sources: RFC 9745 (Deprecation), RFC 8594 (Sunset), RFC 5829 (successor-version), RFC 8288 (Link).
@@ -63,12 +63,13 @@ def _announce(response: Response) -> Response:
     if settings.v1_deprecated_at is None or not _in_v1():
         return response
     response.headers["Deprecation"] = f"@{int(settings.v1_deprecated_at.timestamp())}"
-    topics = "deprecation"
+    topics = ["deprecation"]
     if settings.v1_sunset_at:
         response.headers["Sunset"] = http_date(settings.v1_sunset_at)
-        topics += " sunset"
+        topics.append("sunset")
     if settings.v1_migration_guide:
-        response.headers.add("Link", f'<{settings.v1_migration_guide}>; rel="{topics}"')
+        for topic in topics:  # two links, as some libraries take a rel of two words for one
+            response.headers.add("Link", f'<{settings.v1_migration_guide}>; rel="{topic}"')
     if request.endpoint:  # there is such a thing, so there is its successor
         successor = url_for(V2 + request.endpoint, **request.view_args or {})
         response.headers.add("Link", f'<{successor}>; rel="successor-version"')

@@ -61,12 +61,13 @@ def _announce(response: Response) -> Response:
     if settings.v1_deprecated_at is None or not _in_v1():
         return response
     response.headers["Deprecation"] = f"@{int(settings.v1_deprecated_at.timestamp())}"
-    topics = "deprecation"
+    topics = ["deprecation"]
     if settings.v1_sunset_at:
         response.headers["Sunset"] = http_date(settings.v1_sunset_at)
-        topics += " sunset"
+        topics.append("sunset")
     if settings.v1_migration_guide:
-        response.headers.add("Link", f'<{settings.v1_migration_guide}>; rel="{topics}"')
+        for topic in topics:  # two links, as some libraries take a rel of two words for one
+            response.headers.add("Link", f'<{settings.v1_migration_guide}>; rel="{topic}"')
     if request.endpoint:  # there is such a thing, so there is its successor
         successor = url_for(V2 + request.endpoint, **request.view_args or {})
         response.headers.add("Link", f'<{successor}>; rel="successor-version"')
