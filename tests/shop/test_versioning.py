@@ -1,7 +1,5 @@
 """The second version as the naive shop has it, and the solution's on the naive shop."""
 
-from collections.abc import Iterator
-
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -20,12 +18,12 @@ STATUS = {"pending": "awaiting_payment"}
 @pytest.fixture(params=["naive", "solved"])
 def second(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, database: Database, connection: Connection
-) -> Iterator[FlaskClient]:
+) -> FlaskClient:
     if request.param == "solved":
         solution = load_solution("api/versioning")
         topics = [solution if topic is versioning else topic for topic in shop.TOPICS]
         monkeypatch.setattr(shop, "TOPICS", topics)
-    yield make_app(database.url, connection).test_client()
+    return make_app(database.url, connection).test_client()
 
 
 def test_a_list_and_a_page_show_the_same(second: FlaskClient) -> None:

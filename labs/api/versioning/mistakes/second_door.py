@@ -83,7 +83,7 @@ def _refuse_after_sunset() -> None:
     settings = settings_of(current_app)
     if settings.v1_sunset_at and _in_v1() and datetime.now(UTC) >= settings.v1_sunset_at:
         guide = f" {settings.v1_migration_guide} says how." if settings.v1_migration_guide else ""
-        raise Gone(f"Version 1 was switched off on {settings.v1_sunset_at:%d %B %Y}. Ask /v2.{guide}")
+        raise Gone(f"Version 1 ended at {settings.v1_sunset_at.isoformat()}. Ask /v2.{guide}")
 
 
 # --- What is other about the second -----------------------------------------------------------------------------------
