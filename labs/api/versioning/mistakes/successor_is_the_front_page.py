@@ -6,7 +6,7 @@ links; a person who reads it knows that there is a v2, which they knew, and not 
 
 Make the link from the request: the same route and the same arguments, in the other version.
 
-Read: "What to say, and in which form" in the chapter Versioning; RFC 5829, section 3.3.
+Read: "What to say, and in which form" in the chapter Versioning; RFC 5829.
 """
 
 import json
