@@ -231,15 +231,15 @@ def _names(value: Any) -> set[str]:
     return set().union(*(_names(part) for part in value)) if isinstance(value, list) else set()
 
 
-CURSORS = re.compile(rb'"(next|prev)":"[^"]*"')  # signed with the path, by each process with a key of its own
+def as_said(answer: Answer) -> Any:
+    """What was answered, but for the cursors: they are signed with the path."""
+    if not isinstance(answer.body, dict) or "meta" not in answer.body:
+        return answer.body
+    meta = {name: value for name, value in answer.body["meta"].items() if name not in {"next", "prev"}}
+    return {**answer.body, "meta": meta}
 
 
-def as_said(answer: Answer) -> bytes:
-    """An answer's bytes, but for its cursors."""
-    return CURSORS.sub(b"", answer.content)
-
-
-UNCHANGED = ("/products?limit=3", "/bestsellers?limit=2", "/catalogue", "/exports/orders?limit=2")
+UNCHANGED = ("/products?limit=3", "/exports/orders?limit=2")
 
 
 def test_all_of_v1_is_in_v2(shop: Shop, things: Things) -> None:
@@ -565,17 +565,25 @@ def test_nothing_else_says_so(shop: Shop, start: StartShop, things: Things) -> N
 
 def test_the_day_is_not_known_yet(start: StartShop, things: Things) -> None:
     """v1 is deprecated, the day of its end is not set: Deprecation alone, also to who has asked too much."""
-    limit = {"RATE_LIMIT_PER_ADDRESS": "2", "RATE_LIMIT_WINDOW_SECONDS": "1000000000"}  # and one of them is /readyz
+    limit = {"RATE_LIMIT_PER_ADDRESS": "2", "RATE_LIMIT_WINDOW_SECONDS": "1000000000"}
     with start(V1_SUNSET_AT="", V1_MIGRATION_GUIDE="", **limit) as shop:
-        for status in (200, 429):
-            answer = require(shop, Request("GET", f"/v1/orders/{things.shipped}"), status)
-            if answer.headers.get("deprecation") != TOLD["deprecation"] or "sunset" in answer.headers:
-                differs(
-                    did=f"{answer.did}, with V1_DEPRECATED_AT and without V1_SUNSET_AT",
-                    got=f"{status} with {told(answer)}",
-                    expected=f"Deprecation: {TOLD['deprecation']}, and no Sunset",
-                    matters="That v1 will go is known before the day is. Whoever asks too much has to know it, too.",
-                )
+        answers = [shop.get(f"/v1/orders/{things.shipped}") for _ in range(3)]
+    for answer in answers:
+        if answer.headers.get("deprecation") != TOLD["deprecation"] or "sunset" in answer.headers:
+            differs(
+                did=f"{answer.did}, with V1_DEPRECATED_AT and without V1_SUNSET_AT",
+                got=f"{answer.status} with {told(answer)}",
+                expected=f"Deprecation: {TOLD['deprecation']}, and no Sunset",
+                matters="That v1 will go is known before the day is. Whoever asks too much has to know it, too.",
+            )
+    statuses = [answer.status for answer in answers]
+    if (statuses[0], statuses[-1]) != (200, 429):
+        differs(
+            did=f"{answers[0].did}, three times, with RATE_LIMIT_PER_ADDRESS=2",
+            got=statuses,
+            expected="200 first, and 429 at last",
+            matters="Who has asked too much must be refused, in every version.",
+        )
 
 
 def test_an_unknown_version_is_not_there(shop: Shop) -> None:

@@ -78,8 +78,8 @@ def _refuse_after_sunset() -> None:
     """Do nothing more for /v1 once it is past its time. The clock is asked each time: a process lives for weeks."""
     settings = settings_of(current_app)
     if settings.v1_sunset_at and _in_v1() and datetime.now(UTC) >= settings.v1_sunset_at:
-        guide = f" {settings.v1_migration_guide} says how." if settings.v1_migration_guide else ""
-        raise Gone(f"Version 1 ended at {settings.v1_sunset_at.isoformat()}. Ask /v2.{guide}")
+        where = settings.v1_migration_guide or "/v2"
+        raise Gone(f"Version 1 ended at {settings.v1_sunset_at.isoformat()}. Go on at {where}.")
 
 
 # --- What is other about the second -----------------------------------------------------------------------------------
@@ -163,7 +163,8 @@ def _words(name: str, said: Sequence[str], known: Mapping[str, str]) -> list[str
 
 def _hear_condition() -> None:
     """Keep the caller's tags from v1's handler: they stand for other bytes than those that it will make."""
-    g.has_already = request.environ.pop("HTTP_IF_NONE_MATCH", None)
+    names = ("HTTP_IF_NONE_MATCH", "HTTP_IF_MATCH")
+    g.conditions = {name: request.environ.pop(name) for name in names if name in request.environ}
 
 
 HEARD: dict[str, Callable[[], None]] = {
@@ -193,9 +194,9 @@ def _speak(response: Response) -> Response:
     if endpoint in SAID and response.is_json:
         say = _problem if response.status_code >= HTTPStatus.BAD_REQUEST else SAID[endpoint]
         response.data = jsonify(say(response.get_json())).data
-    if "has_already" in g and "ETag" in response.headers:
+    if "conditions" in g and "ETag" in response.headers:
         response.add_etag(overwrite=True)  # of v2's own bytes
-        if g.has_already is not None:
-            request.environ["HTTP_IF_NONE_MATCH"] = g.has_already
-        response.make_conditional(request)
+        request.environ.update(g.conditions)
+        if g.conditions.get("HTTP_IF_MATCH") != "*":  # which make_conditional takes for a tag that does not match
+            response.make_conditional(request)
     return response

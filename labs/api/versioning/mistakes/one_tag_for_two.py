@@ -78,8 +78,8 @@ def _refuse_after_sunset() -> None:
     """Do nothing more for /v1 once it is past its time. The clock is asked each time: a process lives for weeks."""
     settings = settings_of(current_app)
     if settings.v1_sunset_at and _in_v1() and datetime.now(UTC) >= settings.v1_sunset_at:
-        guide = f" {settings.v1_migration_guide} says how." if settings.v1_migration_guide else ""
-        raise Gone(f"Version 1 ended at {settings.v1_sunset_at.isoformat()}. Ask /v2.{guide}")
+        where = settings.v1_migration_guide or "/v2"
+        raise Gone(f"Version 1 ended at {settings.v1_sunset_at.isoformat()}. Go on at {where}.")
 
 
 # --- What is other about the second -----------------------------------------------------------------------------------
