@@ -41,6 +41,7 @@ from shopfloor.services.payments import start_payments
 from shopfloor.services.providers import Plan as FaultPlan
 from shopfloor.services.providers import ProviderProcess
 from shopfloor.services.valkey import private_valkey
+from shopfloor.shared_cache import shared_cache
 from shopfloor.stages import Server
 from shopfloor.traces import receiving_traces, trace_of, traces_of
 from shopfloor.waterfall import waterfall
@@ -74,6 +75,7 @@ __all__ = [
     "receiving_traces",
     "scrape",
     "serving",
+    "shared_cache",
     "solution",
     "trace_of",
     "traces_of",

@@ -1,4 +1,4 @@
-"""A small online shop: JSON over HTTP under /v1.
+"""A small online shop: JSON over HTTP under /v1, and of late under /v2.
 
 Each topic of the handbook is a module of the same address, and what a module adds to the application it adds in its
 `init_app`. A module that no one has improved yet is naive but works.
@@ -7,7 +7,7 @@ Each topic of the handbook is a module of the same address, and what a module ad
 from flask import Flask
 
 from shop import back_office, database, live, marketplace, outgoing, partners, warehouse
-from shop.api import errors, idempotency, pagination, rate_limiting, resources
+from shop.api import errors, idempotency, pagination, rate_limiting, resources, versioning
 from shop.data import caching
 from shop.foundations import business_logic, middleware, request_content
 from shop.observability import logging, metrics, slo, tracing
@@ -41,6 +41,7 @@ TOPICS = (
     partners,
     back_office,
     live,
+    versioning,
 )
 
 

@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Annotated, Self, cast
 
 from flask import Flask
-from pydantic import AfterValidator, BeforeValidator, Field, HttpUrl, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BeforeValidator,
+    Field,
+    HttpUrl,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
@@ -118,6 +127,9 @@ class Settings(BaseSettings):
         idempotency_key_required: whether a payment without an Idempotency-Key is refused.
         idempotency_key_hours: how long a key is remembered.
         idempotency_claim_seconds: after how long without an answer a repeat may take over the work on its request.
+        v1_deprecated_at: from when on nobody should use /v1 any more; none: it is not deprecated.
+        v1_sunset_at: from when on /v1 is gone; none: nobody knows.
+        v1_migration_guide: where one reads how to leave /v1; none: nowhere.
         back_office_clerk_token: opens the back office; none: for nobody.
         back_office_manager_token: opens all of it; none: for nobody.
         back_office_wrong_tokens: how many wrong tokens an address may show a process in a minute.
@@ -182,6 +194,9 @@ class Settings(BaseSettings):
     idempotency_key_required: bool = False
     idempotency_key_hours: float = Field(default=24, gt=0)
     idempotency_claim_seconds: float = Field(default=30, gt=0)
+    v1_deprecated_at: AwareDatetime | None = None
+    v1_sunset_at: AwareDatetime | None = None
+    v1_migration_guide: HttpUrl | None = None
     back_office_clerk_token: SecretStr | None = None
     back_office_manager_token: SecretStr | None = None
     back_office_wrong_tokens: int = Field(default=10, ge=1)
@@ -190,6 +205,12 @@ class Settings(BaseSettings):
     def _default_fits_the_maximum(self) -> Self:
         if self.page_limit_default > self.page_limit_max:
             raise ValueError(f"PAGE_LIMIT_DEFAULT must not exceed PAGE_LIMIT_MAX, which is {self.page_limit_max}")
+        return self
+
+    @model_validator(mode="after")
+    def _deprecated_before_it_is_gone(self) -> Self:
+        if self.v1_sunset_at and not (self.v1_deprecated_at and self.v1_deprecated_at <= self.v1_sunset_at):
+            raise ValueError("V1_SUNSET_AT needs a V1_DEPRECATED_AT that is not later")
         return self
 
     @classmethod

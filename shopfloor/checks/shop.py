@@ -52,7 +52,7 @@ class Answer:
     Attributes:
         did: the request, as `GET /v1/orders?limit=5`.
         body: from JSON, or as text.
-        headers: by their names in small letters.
+        headers: by their names in small letters; what came under one name several times, with commas between.
         statements: that reached PostgreSQL meanwhile, whoever caused them.
         commands: that reached Valkey meanwhile.
         content: the body as it came.
@@ -180,7 +180,8 @@ class Shop:
             ) from None
         finally:
             connection.close()
-        names = {name.lower(): value for name, value in response.getheaders()}
+        sent = response.headers
+        names = {name.lower(): ", ".join(sent.get_all(name, ())) for name in sent}  # two of a name are one list
         return Answer(str(request), response.status, _json(received), names, content=received)
 
 

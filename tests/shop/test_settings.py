@@ -108,3 +108,22 @@ def test_lists_have_commas(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_proxy_is_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
     told = message(monkeypatch, DATABASE_URL=URL, TRUSTED_PROXIES="10.0.0.0/8,everybody")
     assert "TRUSTED_PROXIES is '10.0.0.0/8,everybody': expected addresses or networks with commas" in told
+
+
+@pytest.mark.parametrize("deprecated", ["", "2026-03-02T00:00:00Z"])
+def test_a_version_is_deprecated_before_it_is_gone(monkeypatch: pytest.MonkeyPatch, deprecated: str) -> None:
+    dates = {"V1_DEPRECATED_AT": deprecated, "V1_SUNSET_AT": "2026-03-01T23:00:00-00:30"}
+    told = message(monkeypatch, DATABASE_URL=URL, **dates)
+    assert "V1_SUNSET_AT needs a V1_DEPRECATED_AT that is not later." in told
+
+
+def test_a_version_may_end_when_it_is_deprecated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", URL)
+    monkeypatch.setenv("V1_DEPRECATED_AT", "2026-03-01T23:30:00Z")
+    monkeypatch.setenv("V1_SUNSET_AT", "2026-03-01T23:00:00-00:30")
+    settings = Settings.from_environment()
+    assert settings.v1_deprecated_at == settings.v1_sunset_at
+
+
+def test_a_date_says_its_offset(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "V1_DEPRECATED_AT" in message(monkeypatch, DATABASE_URL=URL, V1_DEPRECATED_AT="2026-03-01T00:00:00")

@@ -85,7 +85,9 @@ class Compression:
 
     TYPES = frozenset({"application/json", "application/problem+json", "application/xml", "text/csv", "text/plain"})
     TYPES |= {"text/event-stream"}
-    SECRET = frozenset({"back_office"})  # blueprints whose answers hold a secret beside what somebody else chose
+    SECRET = frozenset(
+        {"back-office"}
+    )  # parts of addresses whose answers hold a secret beside what somebody else chose
     LEVEL = 6
 
     def __init__(self, smallest: int) -> None:
@@ -114,7 +116,7 @@ class Compression:
             and not response.direct_passthrough
             and response.status_code not in {204, 206, 304}
             and "Content-Encoding" not in response.headers
-            and request.blueprint not in self.SECRET
+            and self.SECRET.isdisjoint(request.path.split("/"))
         )
 
     OURS = re.compile(r'--gzip"')
