@@ -85,9 +85,7 @@ class Compression:
 
     TYPES = frozenset({"application/json", "application/problem+json", "application/xml", "text/csv", "text/plain"})
     TYPES |= {"text/event-stream"}
-    SECRET = frozenset(
-        {"back-office"}
-    )  # parts of addresses whose answers hold a secret beside what somebody else chose
+    SECRET = frozenset({"back-office"})  # parts of addresses: a secret beside what others may choose
     LEVEL = 6
 
     def __init__(self, smallest: int) -> None:

@@ -86,9 +86,7 @@ class Compression:
     """
 
     TYPES = frozenset({"application/json", "application/problem+json", "application/xml", "text/csv", "text/plain"})
-    SECRET = frozenset(
-        {"back-office"}
-    )  # parts of addresses whose answers hold a secret beside what somebody else chose
+    SECRET = frozenset({"back-office"})  # parts of addresses: a secret beside what others may choose
     LEVEL = 6
 
     def __init__(self, smallest: int) -> None:
