@@ -1,4 +1,4 @@
-"""Tries on a running service what its OpenAPI document says of it, with examples that Schemathesis draws from it.
+"""Tries on a running service what its OpenAPI document says of it, with examples that Schemathesis makes of it.
 
 The same examples each time: they are derived from the document, and nothing is remembered between runs.
 """
@@ -26,6 +26,9 @@ REFUSED = ["4xx", "502", "503"]
 """What must come of one that it does not."""
 
 OF_THE_SERVER = {414, 431}  # answered in front of the application, which never hears of such a request
+SMALLER = 50
+"""How often an example that shows something is tried in a smaller form."""
+
 JSON_TYPES = {None, "application/json"}  # None: there is no body
 UUID_TEXT = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
@@ -59,6 +62,10 @@ class Disagree(AssertionError):  # noqa: N818 - what Hypothesis is to make small
         self.finding = finding
 
 
+class Enough(BaseException):
+    """It has been made smaller often enough. Hypothesis lets through what is no `Exception`."""
+
+
 @dataclass
 class Tried:
     """What came of it.
@@ -79,19 +86,21 @@ def try_examples(
     url: str,
     *,
     examples: int,
+    drawn: int = 0,
     headers: Mapping[str, str] | None = None,
     known: Mapping[str, Sequence[str]] | None = None,
     to_first_finding: bool = False,
 ) -> Tried:
-    """Draw requests from a document, some that it allows and some that it does not, and judge the answers.
+    """Make requests of a document, some that it allows and some that it does not, and judge the answers.
 
     Args:
         document: of OpenAPI.
         url: of the service.
-        examples: how many requests, about equally many for each operation.
+        examples: how many requests at the edges of what it says, where most mistakes are: of each operation as many.
+        drawn: how many more at random, which takes three times as long.
         headers: sent with each of them.
-        known: ids that exist, by what they are of, such as `products`. Of the examples in which such an id stands, some
-            name one of them: what is drawn is of nothing.
+        known: ids that exist, by what they are of, such as `products`. Every other example names one of them where an
+            id stands: what is made up is of nothing.
         to_first_finding: stop there.
 
     Raises:
@@ -105,6 +114,7 @@ def try_examples(
             "checks": {
                 "positive_data_acceptance": {"expected-statuses": ACCEPTED},
                 "negative_data_rejection": {"expected-statuses": REFUSED},
+                "missing_required_header": {"expected-statuses": REFUSED},
             },
             "output": {"sanitization": {"enabled": False}, "truncation": {"enabled": False}},
         }
@@ -112,71 +122,131 @@ def try_examples(
     schema = schemathesis.openapi.from_dict(document, config=config)
     schema.config.update(base_url=url)
     tried = Tried(0, Counter(), [])
-    runs = [(each.ok(), mode) for each in schema.get_all_operations() for mode in schemathesis.GenerationMode]
+    operations = [each.ok() for each in schema.get_all_operations()]
     with requests.Session() as session:
-        for place, (operation, mode) in enumerate(runs):
-            wanted = examples - tried.examples
-            share = -(-wanted // (len(runs) - place))  # what others cannot use, because nothing is wrong about them
-            finding = _try(operation, mode, share, tried, known or {}, {**(headers or {})}, session)
-            tried.findings += [finding] if finding else []
-            if finding and to_first_finding:
+        trial = _Trial(tried, session, {**(headers or {})}, known or {})
+        for finding in itertools.chain(trial.at_the_edges(operations, examples), trial.at_random(operations, drawn)):
+            tried.findings.append(finding)
+            if to_first_finding:
                 break
     return tried
 
 
-def _try(
-    operation: "APIOperation",
-    mode: "GenerationMode",
-    share: int,
-    tried: Tried,
-    known: Mapping[str, Sequence[str]],
-    headers: dict[str, str],
-    session: requests.Session,
-) -> Finding | None:
-    """Try one operation with requests of one kind; None: nothing was found."""
-    from hypothesis import HealthCheck, Phase, given, settings, strategies  # noqa: PLC0415
-    from hypothesis.errors import HypothesisException, Unsatisfiable  # noqa: PLC0415
+class _Trial:
+    """Asks, and judges what is answered."""
 
-    smallest: list[Finding] = []
-    turns = itertools.count()  # one that was paid cannot be paid again
+    def __init__(
+        self, tried: Tried, session: requests.Session, headers: dict[str, str], known: Mapping[str, Sequence[str]]
+    ) -> None:
+        self._tried, self._session, self._headers, self._known = tried, session, headers, known
+        self._turns = itertools.count()  # one that was paid cannot be paid again
 
-    @settings(
-        max_examples=share,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-        phases=[Phase.generate, Phase.shrink],
-        report_multiple_bugs=False,
-    )
-    @given(case=operation.as_strategy(generation_mode=mode), of_something=strategies.booleans())
-    def one(case: "Case", of_something: bool) -> None:
-        if not smallest:
-            tried.examples += 1
-        if of_something:
-            _name_what_exists(case, known, turns)
-        response = case.call(session=session, headers=headers)
-        if not smallest:
-            tried.statuses[response.status_code] += 1
-        if response.status_code in OF_THE_SERVER:
-            return
-        if finding := _judged(case, response):
-            smallest.append(finding)
-            raise Disagree(finding)
+    def at_the_edges(self, operations: Sequence["APIOperation"], most: int) -> Iterator[Finding]:
+        """What is found at the bounds of what is said, and just beyond them; each operation in turn."""
+        from schemathesis import GenerationMode  # noqa: PLC0415 - see above
+        from schemathesis.core.errors import SerializationNotPossible  # noqa: PLC0415
 
-    with suppress(Unsatisfiable):  # there is no request of this kind
-        try:
-            one()
-        except (Disagree, HypothesisException, ExceptionGroup):  # the service may answer another time otherwise
+        runs = [_edges(operation, mode) for operation in operations for mode in GenerationMode]
+        cases = (case for turn in itertools.zip_longest(*runs) for case in turn if case is not None)
+        found = set()
+        for case in itertools.islice(cases, most):
+            with suppress(SerializationNotPossible):
+                finding = self._ask(case, next(self._turns) % 2 == 0)
+                self._tried.examples += 1
+                kind = case.operation.label, case.meta and case.meta.generation.mode
+                if finding and kind not in found:
+                    found.add(kind)
+                    yield finding
+
+    def at_random(self, operations: Sequence["APIOperation"], most: int) -> Iterator[Finding]:
+        """What is found with examples that are drawn at random, made as small as they get."""
+        from schemathesis import GenerationMode  # noqa: PLC0415
+
+        share = most // (2 * len(operations))
+        for operation, mode in itertools.product(operations if share else (), GenerationMode):
+            if finding := self._at_random(operation, mode, share):
+                yield finding
+
+    def _at_random(self, operation: "APIOperation", mode: "GenerationMode", share: int) -> Finding | None:
+        from hypothesis import HealthCheck, Phase, given, settings, strategies  # noqa: PLC0415
+        from hypothesis.errors import HypothesisException, Unsatisfiable  # noqa: PLC0415
+
+        smallest: list[Finding] = []
+        smaller = itertools.count()
+
+        @settings(
+            max_examples=share,
+            derandomize=True,
+            database=None,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            phases=[Phase.generate, Phase.shrink],
+            report_multiple_bugs=False,
+        )
+        @given(case=operation.as_strategy(generation_mode=mode), of_something=strategies.booleans())
+        def one(case: "Case", of_something: bool) -> None:
             if not smallest:
-                raise
-    return smallest[-1] if smallest else None
+                self._tried.examples += 1
+            elif next(smaller) > SMALLER:
+                raise Enough
+            if finding := self._ask(case, of_something):
+                smallest.append(finding)
+                raise Disagree(finding)
+
+        with suppress(Unsatisfiable):  # there is no request of this kind
+            try:
+                one()
+            except (Disagree, Enough, HypothesisException, ExceptionGroup):  # it may answer otherwise another time
+                if not smallest:
+                    raise
+        return smallest[-1] if smallest else None
+
+    def _ask(self, case: "Case", of_something: bool) -> Finding | None:
+        """Ask, and judge the answer.
+
+        Args:
+            case: what to ask.
+            of_something: put ids that exist where ids of nothing are.
+        """
+        if of_something:
+            self._name_what_exists(case)
+        response = case.call(session=self._session, headers=self._headers)
+        self._tried.statuses[response.status_code] += 1
+        return None if response.status_code in OF_THE_SERVER else _judged(case, response)
+
+    def _name_what_exists(self, case: "Case") -> None:
+        parts = case.meta.components.items() if case.meta else ()
+        wrong = {str(where.value) for where, part in parts if part.mode.is_negative}
+        if "path" not in wrong:
+            for kind, name in re.findall(r"/([\w-]+)/\{(\w+)\}", case.path):
+                if name in case.path_parameters:
+                    case.path_parameters[name] = self._existing(kind, case.path_parameters[name])
+        if "header" not in wrong and case.headers and "If-Match" in case.headers:
+            case.headers["If-Match"] = "*"  # whatever state it is in
+        if isinstance(case.body, dict | list):
+            case.body = self._with_existing(case.body)
+
+    def _with_existing(self, value: Any, name: str = "") -> Any:
+        if isinstance(value, dict):
+            return {each: self._with_existing(inner, each) for each, inner in value.items()}
+        if isinstance(value, list):
+            return [self._with_existing(inner, name) for inner in value]
+        return self._existing(f"{name.removesuffix('_id')}s", value)
+
+    def _existing(self, kind: str, value: Any) -> Any:
+        if kind in self._known and isinstance(value, str) and UUID_TEXT.fullmatch(value):
+            return self._known[kind][next(self._turns) % len(self._known[kind])]
+        return value
+
+
+def _edges(operation: "APIOperation", mode: "GenerationMode") -> Iterator["Case"]:
+    generation = operation.schema.config.generation_for(operation=operation, phase="coverage")
+    return operation.schema.iter_coverage_cases(operation, generation_modes=[mode], generation_config=generation)
 
 
 def _judged(case: "Case", response: "Response") -> Finding | None:
-    from schemathesis.core.failures import FailureGroup  # noqa: PLC0415
-
     from schemathesis.checks import CHECKS  # noqa: PLC0415
+    from schemathesis.core.failures import FailureGroup  # noqa: PLC0415
 
     # Of other bodies a schema says so little that nobody can draw a right or a wrong one.
     excluded = [] if case.media_type in JSON_TYPES else ["positive_data_acceptance", "negative_data_rejection"]
@@ -197,33 +267,3 @@ def _judged(case: "Case", response: "Response") -> Finding | None:
             detail=failure.message.strip(),
         )
     return None
-
-
-def _name_what_exists(case: "Case", known: Mapping[str, Sequence[str]], turns: Iterator[int]) -> None:
-    """Put ids that exist where ids of nothing are, each time others."""
-    wrong = (
-        {str(where.value) for where, part in case.meta.components.items() if part.mode.is_negative}
-        if case.meta
-        else set()
-    )
-    if "path" not in wrong:
-        for kind, name in re.findall(r"/([\w-]+)/\{(\w+)\}", case.path):
-            case.path_parameters[name] = _known(kind, case.path_parameters[name], known, turns)
-    if "header" not in wrong and case.headers and "If-Match" in case.headers:
-        case.headers["If-Match"] = "*"  # whatever state it is in
-    if isinstance(case.body, dict | list):
-        case.body = _replaced(case.body, known, turns)
-
-
-def _replaced(value: Any, known: Mapping[str, Sequence[str]], turns: Iterator[int], name: str = "") -> Any:
-    if isinstance(value, dict):
-        return {each: _replaced(inner, known, turns, each) for each, inner in value.items()}
-    if isinstance(value, list):
-        return [_replaced(inner, known, turns, name) for inner in value]
-    return _known(f"{name.removesuffix('_id')}s", value, known, turns)
-
-
-def _known(kind: str, value: Any, known: Mapping[str, Sequence[str]], turns: Iterator[int]) -> Any:
-    if kind in known and isinstance(value, str) and UUID_TEXT.fullmatch(value):
-        return known[kind][next(turns) % len(known[kind])]
-    return value

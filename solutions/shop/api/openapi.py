@@ -85,7 +85,10 @@ OPERATIONS: Mapping[str, Operation] = {
     ),
     "GET /v1/products/{public_id}": Operation(shapes.ProductDetail, errors=(304, 410), **SHOWN),
     "PUT /v1/products/{public_id}": Operation(
-        shapes.ProductDetail, (200, 201), catalogue.NewProduct, headers=("If-Match", "If-None-Match"),
+        shapes.ProductDetail,
+        (200, 201),
+        catalogue.NewProduct,
+        headers=("If-Match", "If-None-Match"),
         errors=(409, 410, 412, 428),
     ),
     "PATCH /v1/products/{public_id}": Operation(
@@ -95,11 +98,9 @@ OPERATIONS: Mapping[str, Operation] = {
     "POST /v1/products/{public_id}/pictures": Operation(
         shapes.Picture, (201,), {"multipart/form-data": shapes.Form}, gives=("Location",), errors=(413,)
     ),
-    "GET /v1/pictures/{name}.{suffix}": Operation({"image/*": None}),
+    "GET /v1/pictures/{name}.{suffix}": Operation({"image/*": None}, errors=(304,), **SHOWN),
     "GET /v1/bestsellers": Operation(shapes.Bestsellers, query=validation.BestsellersQuery),
-    "GET /v1/catalogue": Operation(
-        {JSON: shapes.Counts[shapes.CatalogueEntry], "text/csv": None}, errors=(406,)
-    ),
+    "GET /v1/catalogue": Operation({JSON: shapes.Counts[shapes.CatalogueEntry], "text/csv": None}, errors=(406,)),
     "POST /v1/catalogue": Operation(
         shapes.Counts[shapes.Naming],
         body={JSON: shapes.NamingList, "text/csv": None, "application/xml": None},
@@ -107,9 +108,7 @@ OPERATIONS: Mapping[str, Operation] = {
     ),
     # orders
     "GET /v1/orders": Operation(shapes.Page[shapes.SomeOfOrder], query=pagination.OrdersQuery),
-    "GET /v1/customers/{public_id}/orders": Operation(
-        shapes.Page[shapes.SomeOfOrder], query=pagination.HistoryQuery
-    ),
+    "GET /v1/customers/{public_id}/orders": Operation(shapes.Page[shapes.SomeOfOrder], query=pagination.HistoryQuery),
     "POST /v1/orders": Operation(shapes.Order, (201,), validation.NewOrder, gives=("Location",), errors=(409,)),
     "GET /v1/orders/{public_id}": Operation(shapes.Order, errors=(304,), **SHOWN),
     "GET /v1/orders/{public_id}/delivery-quotes": Operation(shapes.Many[shapes.Quote]),
@@ -124,7 +123,8 @@ OPERATIONS: Mapping[str, Operation] = {
             serialization.JSON_LINES: None,
             serialization.MESSAGEPACK: None,
         },
-        query=partners.ExportQuery, errors=(406,),
+        query=partners.ExportQuery,
+        errors=(406,),
     ),
     "POST /v1/price-lists": Operation(
         shapes.UnderstoodPriceList,
@@ -166,14 +166,42 @@ HEADERS: Mapping[str, str] = {
     "Retry-After": "After how many seconds to ask again.",
     "WWW-Authenticate": "How to show who asks (RFC 6750).",
 }
-ADDED: Mapping[str, Json] = {
-    # what the shop's own functions check, and pydantic cannot read off them
+# [start:added]
+A_PRODUCT, A_CUSTOMER = "5f0c7a52-6f3f-4a43-a1c2-0c7b4b8f7d11", "9d2f64be-1b0a-4c39-8f2e-3d5f0a6c7e22"
+PERIOD = {"starts_at": "2026-12-01T00:00:00Z", "ends_at": "2026-12-31T00:00:00Z"}
+
+EXAMPLES: Mapping[str, Any] = {
+    "NewProduct": {
+        "sku": "LAMP-1", "name": "A lamp", "category": "Lighting", "price": {"amount": 5900, "currency": "EUR"},
+    },
+    "ProductChange": {"price_amount": 4900},
+    "NewOrder": {"customer_id": A_CUSTOMER, "items": [{"product_id": A_PRODUCT, "quantity": 2}]},
+    "Agreed": {"amount": {"amount": 9800, "currency": "EUR"}},
+    "NamingList": {"data": [{"sku": "LAMP-1", "name": "A brighter lamp"}]},
+    "PriceList": {
+        "version": 2, "partner": "Lamps Ltd", "issued_at": "2026-11-01T00:00:00Z",
+        "prices": [{"sku": "LAMP-1", "price": {"amount": 4900, "currency": "EUR"}}],
+    },
+    "NewCategory": {"name": "Lighting"},
+    "StockLevel": {"on_hand": 40},
+    "Stocktake": {"counts": [{"product_id": A_PRODUCT, "on_hand": 40}]},
+    "NewVoucher": {"code": "SORRY-10", "percent": 10, "note": "It came late", **PERIOD},
+}  # fmt: skip
+
+# What functions of the shop check, so that pydantic cannot read it off the model.
+RULES: Mapping[str, Json] = {
     "NewVoucher": {
         "oneOf": [
             {"required": ["percent"], "properties": {"percent": {"type": "integer"}, "amount": {"type": "null"}}},
             {"required": ["amount"], "properties": {"amount": {"type": "object"}, "percent": {"type": "null"}}},
         ],
     },
+}
+# [end:added]
+
+WRITTEN: Mapping[str, Json] = {
+    "Retry-After": {"type": "integer"},
+    "Idempotency-Key": {"type": "string", "maxLength": 255, "pattern": "^[!-~]+$"},
 }
 GIVEN_WITH = {401: ("WWW-Authenticate",), 429: ("Retry-After",)}
 
@@ -183,7 +211,7 @@ def document(app: Flask) -> Json:
     """The application's routes under /v1, as OpenAPI 3.1."""
     wanted = sorted({model for known in OPERATIONS.values() for model in _models(known)}, key=str)
     references, found = models_json_schema(wanted, ref_template=COMPONENT, schema_generator=WithoutFieldTitles)
-    schemas = {name: {**schema, **ADDED.get(name, {})} for name, schema in found["$defs"].items()}
+    schemas = {name: schema | RULES.get(name, {}) | _example(name) for name, schema in found["$defs"].items()}
     paths: Json = {}
     for rule in sorted(app.url_map.iter_rules(), key=lambda rule: rule.rule):
         if rule.rule.startswith("/v1/"):
@@ -251,6 +279,10 @@ def _content(what: Any, mode: Mode, references: References) -> Json:
 # [end:document]
 
 
+def _example(name: str) -> Json:
+    return {"examples": [EXAMPLES[name]]} if name in EXAMPLES else {}
+
+
 def _by_media_type(what: Any) -> Mapping[str, Any]:
     """A model, or a schema, of what is JSON; or what there is for each media type."""
     return what if isinstance(what, dict) and "type" not in what else {JSON: what}
@@ -313,7 +345,7 @@ def _headers(names: tuple[str, ...]) -> Json:
 
 
 def _header(name: str) -> Json:
-    return {"description": HEADERS[name], "schema": {"type": "integer" if name == "Retry-After" else "string"}}
+    return {"description": HEADERS[name], "schema": WRITTEN.get(name, {"type": "string"})}
 
 
 class WithoutFieldTitles(GenerateJsonSchema):
