@@ -26,6 +26,8 @@ REFUSED = ["4xx", "502", "503"]
 """What must come of one that it does not."""
 
 OF_THE_SERVER = {414, 431}  # answered in front of the application, which never hears of such a request
+MOST_EDGES = 120
+GOLDEN = 0.6180339887  # multiples of it, without what is before the point, fall evenly, however many there are
 SMALLER = 50
 """How often an example that shows something is tried in a smaller form."""
 
@@ -143,10 +145,9 @@ class _Trial:
 
     def at_the_edges(self, operations: Sequence["APIOperation"], most: int) -> Iterator[Finding]:
         """What is found at the bounds of what is said, and just beyond them; each operation in turn."""
-        from schemathesis import GenerationMode  # noqa: PLC0415 - see above
-        from schemathesis.core.errors import SerializationNotPossible  # noqa: PLC0415
+        from schemathesis.core.errors import SerializationNotPossible  # noqa: PLC0415 - see above
 
-        runs = [_edges(operation, mode) for operation in operations for mode in GenerationMode]
+        runs = [_edges(operation) for operation in operations]
         cases = (case for turn in itertools.zip_longest(*runs) for case in turn if case is not None)
         found = set()
         for case in itertools.islice(cases, most):
@@ -210,7 +211,9 @@ class _Trial:
         """
         if of_something:
             self._name_what_exists(case)
-        response = case.call(session=self._session, headers=self._headers)
+        left_out = getattr(case.meta and case.meta.phase.data, "parameter", None)
+        headers = {name: value for name, value in self._headers.items() if name != left_out}
+        response = case.call(session=self._session, headers=headers)
         self._tried.statuses[response.status_code] += 1
         return None if response.status_code in OF_THE_SERVER else _judged(case, response)
 
@@ -239,9 +242,23 @@ class _Trial:
         return value
 
 
-def _edges(operation: "APIOperation", mode: "GenerationMode") -> Iterator["Case"]:
+def _edges(operation: "APIOperation") -> list["Case"]:
+    """Requests at the edges of what is said of an operation. Whoever takes the first few has some of every kind."""
+    from schemathesis import GenerationMode  # noqa: PLC0415
+
     generation = operation.schema.config.generation_for(operation=operation, phase="coverage")
-    return operation.schema.iter_coverage_cases(operation, generation_modes=[mode], generation_config=generation)
+    both = list(GenerationMode)
+    cases = operation.schema.iter_coverage_cases(operation, generation_modes=both, generation_config=generation)
+    in_order = enumerate(itertools.islice(cases, MOST_EDGES))
+    return [
+        case for _, case in sorted(in_order, key=lambda numbered: (_is_whole(numbered[1]), numbered[0] * GOLDEN % 1))
+    ]
+
+
+def _is_whole(case: "Case") -> bool:
+    """Whether nothing is missing and the body is labelled rightly: the others come first, as people do not try them."""
+    scenario = str(getattr(case.meta and case.meta.phase.data, "scenario", ""))
+    return scenario not in ("malformed_content_type", "unsupported_content_type", "missing_parameter")
 
 
 def _judged(case: "Case", response: "Response") -> Finding | None:

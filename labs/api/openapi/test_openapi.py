@@ -291,8 +291,8 @@ def short(text: str, most: int = 160) -> str:
 
 @pytest.fixture(scope="session")
 def fetched(shop: Shop) -> Answer:
-    """The document as it is served."""
-    return shop.get(ADDRESS)
+    """The document as it is served to whoever asks first, here somebody who lies about its host."""
+    return shop.ask(Request("GET", ADDRESS, headers={"Host": "shop.attacker.example"}))
 
 
 @pytest.fixture(scope="session")
@@ -667,14 +667,13 @@ def test_each_operation_has_a_name_of_its_own(contract: Contract) -> None:
         seen[own] = name
 
 
-def test_where_the_shop_is(contract: Contract, shop: Shop) -> None:
+def test_where_the_shop_is(contract: Contract, fetched: Answer) -> None:
     """Whoever reads the document finds the shop, and nobody else."""
-    forged = shop.ask(Request("GET", ADDRESS, headers={"Host": "shop.attacker.example"}))
-    if "attacker.example" in json.dumps(forged.body):
+    if "attacker.example" in json.dumps(contract.document):
         wrong(
             "servers_from_the_request",
-            did=f"{forged.did} with Host: shop.attacker.example",
-            got=f"servers: {forged.body.get('servers')}",
+            did=f"{fetched.did} with Host: shop.attacker.example",
+            got=f"servers: {contract.document.get('servers')}",
             expected="servers that do not depend on who asks, such as /",
         )
     for server in contract.document.get("servers", []):

@@ -306,9 +306,8 @@ def _in_query(app: Flask, model: Model | None) -> Iterator[Json]:
     if model is None:
         return
     told = _without_null_defaults(model.model_json_schema(schema_generator=WithoutFieldTitles))
-    for name, schema in told["properties"].items():
-        if "anyOf" in schema:  # with null, which no address can say: the parameter is left out
-            schema |= schema.pop("anyOf")[0]
+    for name, own in told["properties"].items():
+        schema = own["anyOf"][0] if "anyOf" in own else own  # without null, which no address can say
         if name == "cursor":
             schema["pattern"] = "^[A-Za-z0-9_-]*$"  # RFC 4648, 5
         if name == "limit" and issubclass(model, pagination.PageQuery):
