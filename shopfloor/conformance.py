@@ -122,7 +122,8 @@ def try_examples(
         }
     )
     schema = schemathesis.openapi.from_dict(document, config=config)
-    schema.config.update(base_url=url)
+    server = urlsplit(str((document.get("servers") or [{}])[0].get("url", "/"))).path.rstrip("/")
+    schema.config.update(base_url=f"{url}{server}")
     tried = Tried(0, Counter(), [])
     operations = [each.ok() for each in schema.get_all_operations()]
     with requests.Session() as session:
