@@ -9,13 +9,16 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 import requests
 
 if TYPE_CHECKING:  # it takes a third of a second to import, which only those who use it should spend
-    from schemathesis import APIOperation, Case, GenerationMode, Response
+    from schemathesis import APIOperation, Case, CheckFunction, GenerationMode, Response
+
+    Operation = APIOperation[Any, Any, Any, Any]
+    Example = Case[Any]
 
 Json = dict[str, Any]
 
@@ -110,6 +113,7 @@ def try_examples(
     """
     import schemathesis  # noqa: PLC0415 - see above
     from schemathesis.config import SchemathesisConfig  # noqa: PLC0415
+    from schemathesis.core.result import Err  # noqa: PLC0415
 
     config = SchemathesisConfig.from_dict(
         {
@@ -125,7 +129,11 @@ def try_examples(
     server = urlsplit(str((document.get("servers") or [{}])[0].get("url", "/"))).path.rstrip("/")
     schema.config.update(base_url=f"{url}{server}")
     tried = Tried(0, Counter(), [])
-    operations = [each.ok() for each in schema.get_all_operations()]
+    operations = []
+    for each in schema.get_all_operations():
+        if isinstance(each, Err):
+            raise each.err()
+        operations.append(each.ok())
     with requests.Session() as session:
         trial = _Trial(tried, session, {**(headers or {})}, known or {})
         for finding in itertools.chain(trial.at_the_edges(operations, examples), trial.at_random(operations, drawn)):
@@ -144,7 +152,7 @@ class _Trial:
         self._tried, self._session, self._headers, self._known = tried, session, headers, known
         self._turns = itertools.count()  # one that was paid cannot be paid again
 
-    def at_the_edges(self, operations: Sequence["APIOperation"], most: int) -> Iterator[Finding]:
+    def at_the_edges(self, operations: Sequence["Operation"], most: int) -> Iterator[Finding]:
         """What is found at the bounds of what is said, and just beyond them; each operation in turn."""
         from schemathesis.core.errors import SerializationNotPossible  # noqa: PLC0415 - see above
 
@@ -160,7 +168,7 @@ class _Trial:
                     found.add(kind)
                     yield finding
 
-    def at_random(self, operations: Sequence["APIOperation"], most: int) -> Iterator[Finding]:
+    def at_random(self, operations: Sequence["Operation"], most: int) -> Iterator[Finding]:
         """What is found with examples that are drawn at random, made as small as they get."""
         from schemathesis import GenerationMode  # noqa: PLC0415
 
@@ -169,7 +177,7 @@ class _Trial:
             if finding := self._at_random(operation, mode, share):
                 yield finding
 
-    def _at_random(self, operation: "APIOperation", mode: "GenerationMode", share: int) -> Finding | None:
+    def _at_random(self, operation: "Operation", mode: "GenerationMode", share: int) -> Finding | None:
         from hypothesis import HealthCheck, Phase, given, settings, strategies  # noqa: PLC0415
         from hypothesis.errors import HypothesisException, Unsatisfiable  # noqa: PLC0415
 
@@ -186,7 +194,7 @@ class _Trial:
             report_multiple_bugs=False,
         )
         @given(case=operation.as_strategy(generation_mode=mode), of_something=strategies.booleans())
-        def one(case: "Case", of_something: bool) -> None:
+        def one(case: "Example", of_something: bool) -> None:
             if not smallest:
                 self._tried.examples += 1
             elif next(smaller) > SMALLER:
@@ -203,7 +211,7 @@ class _Trial:
                     raise
         return smallest[-1] if smallest else None
 
-    def _ask(self, case: "Case", of_something: bool) -> Finding | None:
+    def _ask(self, case: "Example", of_something: bool) -> Finding | None:
         """Ask, and judge the answer.
 
         Args:
@@ -218,7 +226,7 @@ class _Trial:
         self._tried.statuses[response.status_code] += 1
         return None if response.status_code in OF_THE_SERVER else _judged(case, response)
 
-    def _name_what_exists(self, case: "Case") -> None:
+    def _name_what_exists(self, case: "Example") -> None:
         parts = case.meta.components.items() if case.meta else ()
         wrong = {str(where.value) for where, part in parts if part.mode.is_negative}
         if "path" not in wrong:
@@ -243,7 +251,7 @@ class _Trial:
         return value
 
 
-def _edges(operation: "APIOperation") -> list["Case"]:
+def _edges(operation: "Operation") -> list["Example"]:
     """Requests at the edges of what is said of an operation. Whoever takes the first few has some of every kind."""
     from schemathesis import GenerationMode  # noqa: PLC0415
 
@@ -256,20 +264,20 @@ def _edges(operation: "APIOperation") -> list["Case"]:
     ]
 
 
-def _is_whole(case: "Case") -> bool:
+def _is_whole(case: "Example") -> bool:
     """Whether nothing is missing and the body is labelled rightly: the others come first, as people do not try them."""
     scenario = str(getattr(case.meta and case.meta.phase.data, "scenario", ""))
     return scenario not in ("malformed_content_type", "unsupported_content_type", "missing_parameter")
 
 
-def _judged(case: "Case", response: "Response") -> Finding | None:
+def _judged(case: "Example", response: "Response") -> Finding | None:
     from schemathesis.checks import CHECKS  # noqa: PLC0415
     from schemathesis.core.failures import FailureGroup  # noqa: PLC0415
 
     # Of other bodies a schema says so little that nobody can draw a right or a wrong one.
     excluded = [] if case.media_type in JSON_TYPES else ["positive_data_acceptance", "negative_data_rejection"]
     try:
-        case.validate_response(response, excluded_checks=CHECKS.get_by_names(excluded))
+        case.validate_response(response, excluded_checks=cast("list[CheckFunction]", CHECKS.get_by_names(excluded)))
     except FailureGroup as group:
         failure = group.exceptions[0]
         body = response.request.body
