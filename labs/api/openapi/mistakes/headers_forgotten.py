@@ -195,7 +195,10 @@ RULES: Mapping[str, Json] = {
     "NewVoucher": {
         "oneOf": [
             {"required": ["percent"], "properties": {"percent": {"type": "integer"}, "amount": {"type": "null"}}},
-            {"required": ["amount"], "properties": {"amount": {"type": "object"}, "percent": {"type": "null"}}},
+            {
+                "required": ["amount"],
+                "properties": {"amount": {"$ref": COMPONENT.format(model="Money")}, "percent": {"type": "null"}},
+            },
         ],
     },
 }
@@ -243,7 +246,7 @@ def _operation(app: Flask, rule: Rule, known: Operation, references: References)
     errors |= {401, 429} if guarded else set()
     told: Json = {
         "operationId": view.__name__,
-        "tags": [topic.replace("_", " ")],
+        "tags": [rule.rule.split("/")[2]],  # in a generated client, a package for each
         "summary": (view.__doc__ or "").strip().partition("\n")[0],
         "parameters": [*_in_path(rule), *_in_query(app, known.query)],
         "responses": {str(status): _answer(status, known, references) for status in known.status}
