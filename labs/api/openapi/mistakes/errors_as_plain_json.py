@@ -1,9 +1,9 @@
 """Errors are described as `application/json`, and come as `application/problem+json`.
 
-By the media type a client chooses how to read a body. One that is generated from this looks for JSON under a name
-that never comes, and drops the body of every error as "unexpected content type"; the openapi-python-client did so
-with types that it did not know. RFC 9457 gave problems a type of their own so that a client can tell the shop's
-errors from those of a proxy in between. The key of `content` must be what the header says.
+By the media type a client chooses how to read a body. One that looks finds a type that nobody has promised, and
+throws away the body of every error, with the reason in it. One that does not look cannot tell the shop's problem from
+whatever JSON a proxy in between has made. RFC 9457 gave problems a type of their own for that. The key of `content`
+must be what the header says.
 
 Read: "A client that nobody wrote" in the chapter OpenAPI.
 """
