@@ -10,6 +10,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, RootModel
 
+from shop.foundations.validation import Strict
 from shop.models import OrderStatus, PaymentStatus
 
 T = TypeVar("T")
@@ -299,15 +300,19 @@ class Problem(BaseModel):
     errors: list[FieldError] = MAY_BE_MISSING
 
 
-# --- What enters, where no model of the shop's reads it ---------------------------------------------------------------
+# --- What enters, where it has no model elsewhere ---------------------------------------------------------------
 
 
-class Agreed(BaseModel):
+class ExportQuery(Strict):
+    """How many of the newest orders a partner fetches."""
+
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+
+
+class Agreed(Strict):
     """What a customer has agreed to pay; nothing is said of it: the order's total."""
 
     amount: MoneyAmount = MAY_BE_MISSING
-
-    model_config = ConfigDict(extra="forbid")
 
 
 class Form(BaseModel):

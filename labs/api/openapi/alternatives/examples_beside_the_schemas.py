@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from werkzeug.routing import Rule
 
-from shop import back_office, catalogue, partners, shapes
+from shop import back_office, catalogue, shapes
 from shop.api import pagination
 from shop.foundations import serialization, validation
 from shop.settings import settings_of
@@ -118,7 +118,7 @@ OPERATIONS: Mapping[str, Operation] = {
             serialization.JSON_LINES: None,
             serialization.MESSAGEPACK: None,
         },
-        query=partners.ExportQuery,
+        query=shapes.ExportQuery,
         errors=(406,),
     ),
     "POST /v1/price-lists": Operation(
