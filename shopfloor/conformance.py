@@ -44,7 +44,7 @@ class Finding:
 
     Attributes:
         operation: such as `GET /v1/orders`.
-        request: the smallest that was found to show it, as method, address and body.
+        request: the smallest that was found to show it, as method, address, media type if it is not JSON, and body.
         status: of the answer.
         body: the beginning of the answer.
         title: what does not fit, in Schemathesis's words.
@@ -251,6 +251,14 @@ class _Trial:
         return value
 
 
+def _labelled(response: "Response") -> str:
+    """What a request says that its body is, if that is not JSON."""
+    said = str(response.request.headers.get("Content-Type") or "")
+    if not response.request.body:
+        return "without a body" if response.request.method in ("POST", "PUT", "PATCH") else ""
+    return "" if said == "application/json" else f"as {said or 'nothing'}"
+
+
 def _edges(operation: "Operation") -> list["Example"]:
     """Requests at the edges of what is said of an operation. Whoever takes the first few has some of every kind."""
     from schemathesis import GenerationMode  # noqa: PLC0415
@@ -281,12 +289,12 @@ def _judged(case: "Example", response: "Response") -> Finding | None:
     except FailureGroup as group:
         failure = group.exceptions[0]
         body = response.request.body
-        sent = body.decode(errors="replace") if isinstance(body, bytes) else body or ""
+        sent = body.decode(errors="replace") if isinstance(body, bytes) else str(body or "")
         target = urlsplit(str(response.request.url))
         address = target.path + (f"?{target.query}" if target.query else "")
         return Finding(
             operation=case.operation.label,
-            request=f"{case.method} {address} {sent}".strip(),
+            request=" ".join(part for part in (case.method, address, _labelled(response), sent) if part),
             status=response.status_code,
             body=(response.text or "")[:300],
             title=failure.title,

@@ -1,7 +1,7 @@
 """Checks of `api/openapi`.
 
 They ask every route of the shop, rightly and wrongly, and lay each question and each answer beside what the document
-says of it. At last Schemathesis asks five hundred questions of its own, drawn from the document. None of the checks
+says of it. At last Schemathesis asks five hundred questions of its own, made of the document. None of the checks
 looks at the file: whatever describes the shop is right.
 """
 
@@ -1025,7 +1025,7 @@ def all_examples(contract: Contract) -> Iterator[tuple[str, Any, Any]]:
 def test_five_hundred_examples(
     request: pytest.FixtureRequest, contract: Contract, shop: Shop, ids: Mapping[str, Sequence[str]]
 ) -> None:
-    """Schemathesis draws 500 requests from the document, and finds nothing."""
+    """Schemathesis makes 500 requests of the document, and finds nothing wrong."""
     if request.session.testsfailed:
         differs(
             did="nothing: a check before this one has failed",
