@@ -88,6 +88,7 @@ class Lab:
         needs: what else its checks need: a `valkey` of its own, the providers `payments` and `delivery`,
             a receiver of `traces`.
         solved: topics whose solution the shop has that its file is laid over.
+        seconds: how long its checks may take, where that is longer than for others.
         load: how `shopfloor load` loads it.
     """
 
@@ -101,6 +102,7 @@ class Lab:
     covers: tuple[str, ...]
     needs: tuple[str, ...] = ()
     solved: tuple[str, ...] = ()
+    seconds: float | None = None
     load: LabLoad = LabLoad()
 
     @property
@@ -176,6 +178,7 @@ def read_lab(path: Path) -> Lab:
             data=content["data"],
             needs=_texts(content, "needs") if "needs" in content else (),
             solved=_texts(content, "solved") if "solved" in content else (),
+            seconds=float(content["seconds"]) if "seconds" in content else None,
             load=_load(content.get("load", {})),
             hints=_texts(content, "hints"),
             covers=_texts(content, "covers"),

@@ -22,6 +22,8 @@ from sqlalchemy.sql import Executable
 from shopfloor import databases, dependencies, plans, stages
 from shopfloor import load as load_module
 from shopfloor.claims import claim
+from shopfloor.compatibility import changes
+from shopfloor.conformance import try_examples
 from shopfloor.dependencies import note as depends_on
 from shopfloor.faults import Faults, fault_proxy, latency
 from shopfloor.figures import figure, label_lines, use_style
@@ -53,6 +55,7 @@ __all__ = [
     "Outage",
     "Table",
     "apart",
+    "changes",
     "claim",
     "compare",
     "count_queries",
@@ -79,6 +82,7 @@ __all__ = [
     "solution",
     "trace_of",
     "traces_of",
+    "try_examples",
     "valkey",
     "watching",
     "waterfall",

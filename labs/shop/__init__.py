@@ -7,7 +7,7 @@ Each topic of the handbook is a module of the same address, and what a module ad
 from flask import Flask
 
 from shop import back_office, database, live, marketplace, outgoing, partners, warehouse
-from shop.api import errors, idempotency, pagination, rate_limiting, resources, versioning
+from shop.api import errors, idempotency, openapi, pagination, rate_limiting, resources, versioning
 from shop.data import caching
 from shop.foundations import business_logic, middleware, request_content
 from shop.observability import logging, metrics, slo, tracing
@@ -38,6 +38,7 @@ TOPICS = (
     business_logic,
     marketplace,
     idempotency,
+    openapi,
     partners,
     back_office,
     live,

@@ -230,7 +230,8 @@ def charges(public_id: UUID) -> Response:
 
 
 def _category(session: Session, name: str) -> Category:
-    found = session.scalar(select(Category).where(Category.name == name))
+    known = "\x00" not in name  # which no name has, and PostgreSQL does not take
+    found = session.scalar(select(Category).where(Category.name == name)) if known else None
     if found is None:
         raise NotFound("There is no such category.")
     return found

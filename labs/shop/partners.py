@@ -6,11 +6,10 @@ How they are written and read is the business of `shop.foundations.serialization
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, cast
+from typing import Any, cast
 from uuid import UUID
 
 from flask import Blueprint, Flask, Response, jsonify, request
-from pydantic import Field
 from sqlalchemy import select
 from sqlalchemy.orm import Bundle, Session
 from werkzeug.exceptions import NotAcceptable, UnprocessableEntity
@@ -20,17 +19,12 @@ from shop.data import caching
 from shop.foundations import serialization, validation
 from shop.models import Customer, Order, OrderItem, Product
 from shop.price_list import PriceList
+from shop.shapes import ExportQuery
 
 blueprint = Blueprint("partners", __name__, url_prefix="/v1")
 
 CUSTOMER: Bundle[Any] = Bundle("customer", Customer.public_id, Customer.name)
 PRODUCT: Bundle[Any] = Bundle("product", Product.public_id, Product.sku, Product.name)
-
-
-class ExportQuery(validation.Strict):
-    """How many of the newest orders."""
-
-    limit: Annotated[int, Field(ge=1, le=1000)] = 100
 
 
 def init_app(app: Flask) -> None:

@@ -89,7 +89,7 @@ class Engine:
 
     Args:
         services: where the databases are made.
-        seconds: how long the checks of one file may take.
+        seconds: how long the checks of one file may take, unless its lab says otherwise.
         state: where its own folder is made; that of this working copy when None.
     """
 
@@ -152,6 +152,7 @@ class Engine:
 
     def _judged(self, lab: Lab, content: bytes, to_first_failure: bool) -> dict[str, Any]:
         """The fields of a verdict on a file that Python can read."""
+        seconds = lab.seconds or self._seconds
         with (
             tempfile.TemporaryDirectory(dir=self._folder, ignore_cleanup_errors=True) as folder,
             self._checks.of(lab) as checks,
@@ -166,10 +167,10 @@ class Engine:
                 "redis_url": self._redis_url(lab),
                 "needs": lab.needs,
                 "to_first_failure": to_first_failure,
-                "seconds": self._seconds,
+                "seconds": seconds,
             }
-            told = self._warm.ask(request, self._seconds + MARGIN_SECONDS)
-        return _fields(lab, told, self._seconds, self._warm.log())
+            told = self._warm.ask(request, seconds + MARGIN_SECONDS)
+        return _fields(lab, told, seconds, self._warm.log())
 
 
 class Checks:

@@ -91,6 +91,11 @@ class Shop:
         self._port = int(process.told["port"])
 
     @property
+    def url(self) -> str:
+        """Where it is, for another client than `ask`."""
+        return f"http://127.0.0.1:{self._port}"
+
+    @property
     def output(self) -> str:
         """The first of what the shop has printed, its log and its tracebacks among it: as the learner's claim."""
         return self._process.printed.text

@@ -1,6 +1,7 @@
 """Making applications and solving topics, for the shop's tests."""
 
 import importlib.util
+import sys
 from types import ModuleType
 
 import pytest
@@ -30,6 +31,7 @@ def load_solution(address: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where pydantic looks for the module that a generic model is made in
     spec.loader.exec_module(module)
     return module
 

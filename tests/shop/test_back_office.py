@@ -94,6 +94,11 @@ def test_a_name_that_cannot_be_is_refused(office: FlaskClient, name: str) -> Non
     assert office.post(CATEGORIES, json={"name": name}, headers=MANAGER).status_code == 422
 
 
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_a_name_that_cannot_be_is_not_found(office: FlaskClient, method: str) -> None:
+    assert office.open(f"{CATEGORIES}/%00", method=method, headers=MANAGER).status_code == 404
+
+
 def test_a_stock_level_is_replaced(office: FlaskClient, promised: Row[tuple[object, ...]]) -> None:
     address = f"/v1/back-office/products/{promised.public_id}/stock"
     for _ in range(2):

@@ -55,3 +55,9 @@ def test_without_a_key_cursors_hold_in_one_process_alone(
 @pytest.mark.parametrize("place", ["cursor=x&offset=0", "cursor=", "fields=", "fields=id,,total", "sort=%2B"])
 def test_a_page_that_makes_no_sense_is_refused(solved: FlaskClient, place: str) -> None:
     assert solved.get(f"/v1/orders?{place}").status_code == 422
+
+
+@pytest.mark.parametrize("moment", ["2026", "0.5", "-1"])
+def test_a_number_is_no_moment(solved: FlaskClient, moment: str) -> None:
+    """To pydantic it is so many seconds after 1970: whoever means the year 2026 would be shown everything."""
+    assert solved.get(f"/v1/orders?placed_after={moment}").status_code == 422

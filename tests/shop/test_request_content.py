@@ -34,6 +34,12 @@ def client(
 
 
 @pytest.fixture
+def solved(monkeypatch: pytest.MonkeyPatch, database: Database, connection: Connection) -> FlaskClient:
+    monkeypatch.setattr(request_content, "init_app", load_solution("foundations/request_content").init_app)
+    return make_app(database.url, connection).test_client()
+
+
+@pytest.fixture
 def product(connection: Connection) -> tuple[str, str]:
     """The id and the SKU of one."""
     row = connection.execute(text("SELECT public_id, sku FROM products ORDER BY id LIMIT 1")).one()
@@ -102,3 +108,9 @@ def test_the_scanner_finds_its_mark_wherever_it_is(tmp_path: Path) -> None:
     assert scanning.scan(file, 100) is None
     with pytest.raises(scanning.NotScanned):
         scanning.scan(file, 5)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "sku;name\r\n"])
+def test_a_csv_list_without_its_columns_is_none(solved: FlaskClient, text: str) -> None:
+    answer = solved.post("/v1/catalogue", data=text, content_type="text/csv")
+    assert answer.status_code == 400

@@ -23,11 +23,13 @@ from sqlalchemy.orm import Session, joinedload
 from werkzeug.exceptions import BadGateway, BadRequest, Conflict, NotFound, UnprocessableEntity
 
 from shop import database, outside
+from shop.foundations import validation
 from shop.foundations.serialization import payment_json
 from shop.models import IdempotencyKey, Order, Payment, PaymentStatus
 from shop.reliability import circuit_breaker
 from shop.reliability.failures import ProviderError, Refused, Unavailable
 from shop.settings import settings_of
+from shop.shapes import Agreed
 
 blueprint = Blueprint("idempotency", __name__, url_prefix="/v1", cli_group=None)
 
@@ -226,8 +228,8 @@ def _order_to_pay(session: Session, public_id: UUID) -> Order:
     if order.total_amount == 0:
         raise Conflict("There is nothing to pay.")
     total = {"amount": order.total_amount, "currency": order.currency}
-    body = request.get_json(silent=True)
-    if isinstance(body, dict) and body.get("amount", total) != total:
+    agreed = validation.body(Agreed).amount if request.get_data() else None  # a body that is misread takes no money
+    if agreed is not None and agreed.model_dump() != total:
         raise UnprocessableEntity("That is not the order's total.")
     return order
 

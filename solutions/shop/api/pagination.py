@@ -11,6 +11,7 @@ is signed, together with the list that it belongs to: nobody can make one, chang
 import hashlib
 import hmac
 import json
+import re
 import secrets
 from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +21,7 @@ from typing import Annotated, Any, Generic, TypeVar
 from uuid import UUID
 
 from flask import Blueprint, Flask, Response, current_app, jsonify, request
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, BeforeValidator, Field
 from sqlalchemy import ColumnElement, UnaryExpression, and_, literal, or_, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, load_only, raiseload
 from werkzeug.exceptions import NotFound
@@ -39,6 +40,18 @@ Json = dict[str, Any]
 Entry = TypeVar("Entry", Order, Product)
 Columns = Mapping[str, InstrumentedAttribute[Any]]
 Word = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00]+$")]  # PostgreSQL's text holds no NUL
+
+NUMBER = re.compile(r"[-+]?\d+(\.\d*)?")
+
+
+def _no_number(text: object) -> object:
+    """Pydantic takes a number for the seconds since 1970: in `placed_after=2026` nobody means 1970."""
+    if isinstance(text, str) and NUMBER.fullmatch(text):
+        raise ValueError("a time is written as 2026-03-01T09:00:00+01:00")
+    return text
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_no_number)]
 
 ORDER_COLUMNS: Columns = {"placed_at": Order.placed_at, "total_amount": Order.total_amount, "status": Order.status}
 PRODUCT_COLUMNS: Columns = {"name": Product.name, "price": Product.price_amount, "sku": Product.sku}
@@ -76,8 +89,8 @@ class HistoryQuery(PageQuery):
     """Which of one customer's orders: placed at or after a moment, before a moment, in a status."""
 
     status: OrderStatus | None = None
-    placed_after: AwareDatetime | None = None
-    placed_before: AwareDatetime | None = None
+    placed_after: Moment | None = None
+    placed_before: Moment | None = None
     sort: str = "-placed_at"
 
     def conditions(self) -> list[ColumnElement[bool]]:

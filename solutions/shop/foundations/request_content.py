@@ -324,6 +324,8 @@ def _read_json(body: bytes) -> list[Any]:
 
 def _read_csv(body: bytes) -> list[Any]:
     rows = csv.DictReader(io.StringIO(_text(body), newline=""), strict=True)
+    if not {"sku", "name"} <= set(rows.fieldnames or ()):
+        raise LookupError("the columns are missing")  # which would show in a row, if there is one
     return [{"sku": row["sku"], "name": row["name"]} for row in rows]
 
 
