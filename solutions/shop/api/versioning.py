@@ -26,6 +26,7 @@ from shop.settings import settings_of
 Json = dict[str, Any]
 
 V2 = "v2_"  # how the endpoints of the second version begin
+OF_V1 = frozenset({"openapi"})  # blueprints that speak of the first version alone
 
 
 # [start:mount]
@@ -33,7 +34,7 @@ def init_app(app: Flask) -> None:
     """Answer under /v2 whatever is answered under /v1, and say of /v1 that it will go."""
     for blueprint in list(app.blueprints.values()):
         prefix = blueprint.url_prefix or ""
-        if prefix.split("/")[1:2] == ["v1"]:
+        if prefix.split("/")[1:2] == ["v1"] and blueprint.name not in OF_V1:
             app.register_blueprint(blueprint, name=V2 + blueprint.name, url_prefix=_successor(prefix))
     app.before_request(_refuse_after_sunset)
     app.before_request(_understand)
@@ -70,7 +71,7 @@ def _announce(response: Response) -> Response:
     if settings.v1_migration_guide:
         for topic in topics:  # two links, as some libraries take a rel of two words for one
             response.headers.add("Link", f'<{settings.v1_migration_guide}>; rel="{topic}"')
-    if request.endpoint:  # there is such a thing, so there is its successor
+    if f"{V2}{request.endpoint}" in current_app.view_functions:
         successor = url_for(V2 + request.endpoint, **request.view_args or {})
         response.headers.add("Link", f'<{successor}>; rel="successor-version"')
     return response
