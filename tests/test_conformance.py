@@ -119,6 +119,9 @@ def test_the_solved_shop_keeps_its_contract(services: Services, tmp_path: Path) 
             "UPLOADS_FOLDER": str(tmp_path / "uploads"),
             "BACK_OFFICE_MANAGER_TOKEN": "manager",
             "BACK_OFFICE_WRONG_TOKENS": "1000000",
+            "CORS_ORIGINS": "https://www.shop.example",
+            "COMPRESS_FROM_BYTES": "0",
+            "V1_DEPRECATED_AT": "2026-03-01T00:00:00Z",
         }
         redis_url = services.redis_url
         solved = stages.build("solved")
@@ -127,6 +130,12 @@ def test_the_solved_shop_keeps_its_contract(services: Services, tmp_path: Path) 
                 contract = json.load(answer)
             headers = {"Authorization": "Bearer manager"}
             tried = try_examples(contract, server.url, examples=500, drawn=280, headers=headers, known=known)
+            # The second version has another contract, which nobody has written: it may refuse, and must not break.
+            second = json.loads(json.dumps(contract).replace('"/v1/', '"/v2/'))
+            del second["paths"]["/v2/openapi.json"]
+            in_second = try_examples(second, server.url, examples=300, headers=headers, known=known)
     assert [status for status in tried.statuses if status >= 500] == []
+    assert [status for status in in_second.statuses if status >= 500] == []
+    assert in_second.statuses[200] > 0
     assert tried.findings == []
     assert tried.statuses.keys() >= {200, 201, 204, 207, 404, 409, 422}

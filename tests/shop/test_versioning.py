@@ -49,6 +49,18 @@ def test_the_first_says_nothing_of_an_end(app: Flask) -> None:
     assert "Deprecation" not in app.test_client().get("/v1/orders?limit=1").headers
 
 
+def test_what_describes_the_first_stays_there_and_has_no_successor(
+    monkeypatch: pytest.MonkeyPatch, database: Database, connection: Connection
+) -> None:
+    solution = load_solution("api/versioning")
+    monkeypatch.setattr(shop, "TOPICS", [solution if topic is versioning else topic for topic in shop.TOPICS])
+    client = make_app(database.url, connection, v1_deprecated_at="2026-03-01T00:00:00Z").test_client()
+    described = client.get("/v1/openapi.json")
+    assert (described.status_code, described.headers["Deprecation"]) == (200, "@1772323200")
+    assert "Link" not in described.headers
+    assert client.get("/v2/openapi.json").status_code == 404
+
+
 def test_what_is_not_to_be_packed_is_not_in_the_second_either(
     monkeypatch: pytest.MonkeyPatch, database: Database, connection: Connection
 ) -> None:

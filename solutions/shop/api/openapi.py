@@ -112,6 +112,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "POST /v1/orders": Operation(shapes.Order, (201,), validation.NewOrder, gives=("Location",), errors=(409,)),
     "GET /v1/orders/{public_id}": Operation(shapes.Order, errors=(304,), **SHOWN),
     "GET /v1/orders/{public_id}/delivery-quotes": Operation(shapes.Many[shapes.Quote]),
+    "GET /v1/orders/{public_id}/events": Operation({"text/event-stream": None}),  # if anybody may watch
     "POST /v1/orders/{public_id}/pickup": Operation(shapes.Pickup, (201,), errors=(409,)),
     "POST /v1/orders/{public_id}/payments": Operation(
         shapes.Payment, (201, 202), shapes.Agreed, optional=True, headers=("Idempotency-Key",), errors=(402, 409, 502)
