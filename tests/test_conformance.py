@@ -119,6 +119,9 @@ def test_the_solved_shop_keeps_its_contract(services: Services, tmp_path: Path) 
             "UPLOADS_FOLDER": str(tmp_path / "uploads"),
             "BACK_OFFICE_MANAGER_TOKEN": "manager",
             "BACK_OFFICE_WRONG_TOKENS": "1000000",
+            "CONNECT_TIMEOUT_SECONDS": "10",  # a slow machine is no server error
+            "READ_TIMEOUT_SECONDS": "20",
+            "DEADLINE_SECONDS": "60",
         }
         redis_url = services.redis_url
         solved = stages.build("solved")
