@@ -122,6 +122,9 @@ def test_the_solved_shop_keeps_its_contract(services: Services, tmp_path: Path) 
             "CORS_ORIGINS": "https://www.shop.example",
             "COMPRESS_FROM_BYTES": "0",
             "V1_DEPRECATED_AT": "2026-03-01T00:00:00Z",
+            "CONNECT_TIMEOUT_SECONDS": "10",  # a slow machine is no server error
+            "READ_TIMEOUT_SECONDS": "20",
+            "DEADLINE_SECONDS": "60",
         }
         redis_url = services.redis_url
         solved = stages.build("solved")

@@ -41,8 +41,11 @@ EXAMPLES = 500
 
 @pytest.fixture(scope="session")
 def settings() -> dict[str, str]:
-    """A back office that can be entered."""
+    """A back office that can be entered, and patience with providers on a slow machine: a 503 would be a finding."""
     return {
+        "CONNECT_TIMEOUT_SECONDS": "10",
+        "READ_TIMEOUT_SECONDS": "20",
+        "DEADLINE_SECONDS": "60",
         "BACK_OFFICE_CLERK_TOKEN": "clerk",
         "BACK_OFFICE_MANAGER_TOKEN": "manager",
         "BACK_OFFICE_WRONG_TOKENS": "1000000",
