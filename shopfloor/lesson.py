@@ -33,6 +33,7 @@ from shopfloor.measure import QueryLog, compare, count_queries
 from shopfloor.memory import memory_of
 from shopfloor.metrics import difference, read_page, scrape, watching
 from shopfloor.metrics import plot as plot_series
+from shopfloor.multiplexed import multiplexed
 from shopfloor.paths import material
 from shopfloor.plans import Plan
 from shopfloor.protobuf import messages
@@ -70,6 +71,7 @@ __all__ = [
     "load",
     "memory_of",
     "messages",
+    "multiplexed",
     "over_http",
     "overhearing",
     "payments",
