@@ -76,9 +76,13 @@ def _drop_index(scene: Scene) -> None:
 
 
 def _one_statement_takes_it_all(evidence: Evidence) -> bool:
-    """In most histories one statement takes more than half of the time."""
+    """In most histories one statement takes more than twice as long as all the others.
+
+    It is not held against the whole request, of which Python's share grows when the machine is busy.
+    """
     traces = evidence.traces_of(HISTORY)
-    slow = [trace for trace in traces if any(span.duration > trace.duration / 2 for span in statements(trace))]
+    durations = [sorted(span.duration for span in statements(trace)) for trace in traces]
+    slow = [each for each in durations if each and each[-1] > 2 * sum(each[:-1])]
     return len(slow) > len(traces) / 2
 
 
@@ -110,7 +114,7 @@ def _time_passes_before_statements(evidence: Evidence) -> bool:
 
 
 def _overloaded_payments(scene: Scene) -> None:
-    scene.payments.plan = Plan(latency=0.6, capacity=1, queue=1)
+    scene.payments.plan = Plan(latency=0.9, capacity=1, queue=0)
 
 
 def _calls_for_each_payment(evidence: Evidence) -> bool:
