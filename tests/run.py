@@ -34,7 +34,8 @@ PYTEST = (sys.executable, "-m", "pytest", "-q", "-n", str(min(CORES + 1, 4)), "-
 TESTS = (*PYTEST, "loadgroup", "tests")
 # A page that measures time takes long, and most of what it shows differs: it has run once, when the book was built.
 NOTEBOOKS = [f"_build/jupyter_execute/{page.name}.ipynb" for page in notebook_pages() if not page.is_timed]
-NBVAL = (*PYTEST, "loadfile", "--nbval", "--nbval-cell-timeout=300", *NOTEBOOKS)
+# One after another: nbval's kernels take TCP ports, for which kernels that start at the same moment can race.
+NBVAL = (sys.executable, "-m", "pytest", "-q", "--nbval", "--nbval-cell-timeout=300", *NOTEBOOKS)
 
 
 def run(name: str, commands: Sequence[Sequence[str]]) -> bool:
