@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client import values
 from werkzeug.serving import ThreadedWSGIServer
 
+from shopfloor.checks.given import forget_shop, lend
 from shopfloor.services.watchdog import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, prctl, send
 
 if TYPE_CHECKING:
@@ -262,8 +263,9 @@ def _become(
         _set_clock(clock)
         os.chdir(stage)
         sys.path.insert(0, str(stage))
-        for name in [name for name in sys.modules if name.partition(".")[0] == "shop"]:
-            del sys.modules[name]  # a check has imported the shop, the naive one: it is not to be judged
+        forget_shop()  # a check has imported it, the naive one, which is not to be judged
+        lend(stage)
+        sys.dont_write_bytecode = False  # in the stage, where the next shop that this check starts will find it
         logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request is no output of the learner's
         name, *words = task.split()
         TASKS[name](told, *words)

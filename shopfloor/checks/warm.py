@@ -2,11 +2,13 @@
 
 Importing SQLAlchemy, Flask and pytest takes most of a second; a fork takes milliseconds. It is run as
 `python -m shopfloor.checks.warm DESCRIPTOR`, with one end of a pair of sockets, says that it is ready, and takes one
-request at a time: a line of JSON each way. It never imports the shop: that is the learner's.
+request at a time: a line of JSON each way. Of the shop it imports what no lab changes.
+The rest is the learner's.
 """
 
 import contextlib
 import encodings.idna
+import functools
 import gc
 import json
 import os
@@ -36,13 +38,14 @@ import prometheus_client.multiprocess
 import psycopg
 import pydantic.networks
 import pydantic_settings
-import redis
+import redis.utils
 import sqlalchemy.dialects.postgresql.psycopg
 import structlog
 import werkzeug.serving
 import yaml
 
 from shopfloor import metrics, traces
+from shopfloor.checks.given import given
 from shopfloor.checks.judge import Task, judge, warm_up
 from shopfloor.services.watchdog import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, prctl, send, sweep
 
@@ -62,6 +65,9 @@ def serve(engine: socket.socket) -> None:
     # Another process of this user cannot then write into this one's memory or open its pipes. Root can.
     prctl(PR_SET_DUMPABLE, 0)
     warm_up()
+    given()
+    # Read from a file of metadata for every connection that is made, which takes longer than to connect.
+    redis.utils.get_lib_version = functools.cache(redis.utils.get_lib_version)
     gc.freeze()  # what is here now is never garbage: collecting in a fork would copy all of it
     with engine, engine.makefile("rwb") as stream:
         _say(stream, {"ready": True})
