@@ -106,9 +106,11 @@ class _Comparison:
 
     # [start:schema]
     def _schema(self, place: str, old: Any, new: Any, direction: Direction, depth: int = 0) -> Iterator[Change]:
-        old, new = _resolved(self._old, old), _resolved(self._new, new)
+        old, new = _plain(self._old, old), _plain(self._new, new)
         if depth > DEEPEST or not isinstance(old, dict) or not isinstance(new, dict):
             return
+        if ("anyOf" in old) != ("anyOf" in new):
+            old, new = _any_of(old), _any_of(new)
         for what, kind in _differences(old, new):
             yield Change(place, what, _broken(kind, direction))
         before, after = old.get("properties", {}), new.get("properties", {})
@@ -124,6 +126,9 @@ class _Comparison:
                 yield Change(here, "a new member", "nobody")
         if "items" in old and "items" in new:
             yield from self._schema(f"{place}.0", old["items"], new["items"], direction, depth + 1)
+        before, after = _by_types(old), _by_types(new)
+        for types in sorted(before.keys() & after.keys()):
+            yield from self._schema(place, before[types], after[types], direction, depth + 1)
 
 
 def _broken(kind: Kind, direction: Direction) -> Literal["who sends", "who reads", "nobody"]:
@@ -144,7 +149,8 @@ def _differences(old: Json, new: Json) -> Iterator[tuple[str, Kind]]:
     yield from _of_bounds(old, new)
     if (old.get("additionalProperties") is False) != (new.get("additionalProperties") is False):
         yield "unknown members", "less" if new.get("additionalProperties") is False else "more"
-    for word in sorted((old.keys() | new.keys()) - KNOWN):
+    compared_by_type = {"anyOf"} if _by_types(old) and _by_types(new) else set()
+    for word in sorted((old.keys() | new.keys()) - KNOWN - compared_by_type):
         if json.dumps(old.get(word), sort_keys=True) != json.dumps(new.get(word), sort_keys=True):
             yield f"{word} is other", "less" if word not in old else "more" if word not in new else "other"
 
@@ -169,7 +175,7 @@ def _of_bounds(old: Json, new: Json) -> Iterator[tuple[str, Kind]]:
 
 DEEPEST = 12
 KNOWN = SAID | {
-    *("required", "enum", "type", "anyOf", "properties", "items", "additionalProperties", "$ref"), *LOWER, *UPPER,
+    *("required", "enum", "type", "properties", "items", "additionalProperties", "$ref"), *LOWER, *UPPER,
 }  # fmt: skip
 
 
@@ -178,12 +184,35 @@ def _words(schema: Json) -> set[str]:
 
 
 def _types(schema: Json) -> set[str]:
-    """Its types, those of `anyOf` among them, which is how pydantic writes null; a reference counts as an object."""
-    own = schema.get("type", [])
-    types = {own} if isinstance(own, str) else set(own)
-    for part in schema.get("anyOf", []):
-        types |= {"object"} if "$ref" in part else _types(part)
-    return types
+    said = schema.get("type", [])
+    return {said} if isinstance(said, str) else set(said)
+
+
+def _plain(document: Json, schema: Any) -> Any:
+    """A schema without a reference, and without the `anyOf` that pydantic writes for what may be null.
+
+    With an `anyOf` of several others it has the types of all of them.
+    """
+    schema = _resolved(document, schema)
+    if not isinstance(schema, dict) or "anyOf" not in schema:
+        return schema
+    parts = [_plain(document, part) for part in schema["anyOf"]]
+    others = [part for part in parts if _types(part) != {"null"}]
+    either = {"type": sorted(set().union(*map(_types, parts)))}
+    if len(others) == 1:
+        return others[0] | {word: said for word, said in schema.items() if word != "anyOf"} | either
+    return schema | {"anyOf": others} | either
+
+
+def _any_of(schema: Json) -> Json:
+    """The same schema as an `anyOf`, if only of one."""
+    return schema if "anyOf" in schema else {"anyOf": [schema], "type": schema.get("type", [])}
+
+
+def _by_types(schema: Json) -> dict[str, Json]:
+    """The parts of its `anyOf` by what types they have; none if that does not tell them apart."""
+    parts = {" ".join(sorted(_types(part))): part for part in schema.get("anyOf", [])}
+    return parts if len(parts) == len(schema.get("anyOf", [])) else {}
 
 
 def _operations(document: Json) -> dict[str, Json]:

@@ -1,8 +1,8 @@
 """A client of HTTP/2 that asks for several things over one connection, and notes each answer when it has come.
 
-httpx's requests take turns to read from the connection that they share. One of them can wait there for an answer that
-is not ready, and keep the others from answers that have come long ago; so what comes over the wire cannot be seen with
-it. Here one task reads for all.
+httpx's requests take turns to read from the connection that they share. One that has its turn before another waits
+there for an answer that is not ready, though the other's has been read; so what comes over the wire cannot be seen
+with it. Here one task reads for all.
 
 Source: RFC 9113, with prior knowledge (section 3.3).
 """

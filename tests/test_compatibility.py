@@ -9,12 +9,14 @@ from shopfloor.compatibility import changes
 
 Json = dict[str, Any]
 
+NULL = {"type": "null"}
 THING: Json = {
     "type": "object",
     "properties": {
         "status": {"type": "string", "enum": ["new", "old"]},
         "count": {"type": "integer", "minimum": 0, "maximum": 10},
-        "note": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+        "note": {"anyOf": [{"type": "string", "maxLength": 9}, {"type": "null"}]},
+        "size": {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string"}]},
     },
     "required": ["status", "count"],
     "additionalProperties": False,
@@ -43,8 +45,18 @@ def changed(how: str) -> Json:
         ("del of['count']['minimum']", "nobody", "who reads"),
         ("thing['required'].append('note')", "who sends", "nobody"),
         ("thing['required'].remove('count')", "nobody", "who reads"),
-        ("of['note'] = {'type': 'string'}", "who sends", "nobody"),
+        ("of['note'] = {'type': 'string', 'maxLength': 9}", "who sends", "nobody"),
+        ("of['note'] = {'type': ['null', 'string'], 'maxLength': 9}", None, None),
+        ("of['note']['anyOf'][0]['maxLength'] = 5", "who sends", "nobody"),
+        ("of['note']['anyOf'][0]['maxLength'] = 50", "nobody", "who reads"),
+        ("of['note']['anyOf'][0]['pattern'] = '^n'", "who sends", "nobody"),
+        ("of['size']['anyOf'][0]['minimum'] = 2", "who sends", "nobody"),
+        ("of['size']['anyOf'].append({'type': 'null'})", "nobody", "who reads"),
+        ("of['size']['anyOf'].append({'type': 'boolean'})", "nobody", "who reads"),
+        ("of['size']['anyOf'].append({'type': 'string', 'pattern': '^n'})", "who sends", "who reads"),
         ("of['count']['type'] = ['integer', 'null']", "nobody", "who reads"),
+        ("of['count'] = {'anyOf': [of['count'], {'type': 'string'}]}", "nobody", "who reads"),
+        ("of['size'] = {'type': 'integer', 'minimum': 1}", "who sends", "nobody"),
         ("of['more'] = {'type': 'string'}", "nobody", "nobody"),
         ("del of['note']", "who sends", "who reads"),
         ("of['status']['pattern'] = '^n'", "who sends", "nobody"),
@@ -56,6 +68,19 @@ def test_a_change_breaks_one_side_or_both_or_none(how: str, sender: str | None, 
     found = [changes(old, document(other, THING)), changes(old, document(THING, other))]
     assert [[change.breaks for change in each] for each in found] == [
         [side] if side else [] for side in (sender, reader)
+    ]
+
+
+def test_a_schema_that_is_referred_to_or_null() -> None:
+    """As pydantic writes a model that may be missing."""
+    inner = {"type": "object", "properties": {"count": {"type": "integer"}}}
+    outer = {"type": "object", "properties": {"inner": {"anyOf": [{"$ref": "#/components/schemas/Inner"}, NULL]}}}
+    old, new = (document(outer, outer) for _ in range(2))
+    old["components"]["schemas"]["Inner"] = inner
+    new["components"]["schemas"]["Inner"] = inner | {"required": ["count"]}
+    assert [(change.place, change.breaks) for change in changes(old, new)] == [
+        ("POST /things request.inner", "who sends"),
+        ("POST /things 200.inner", "nobody"),
     ]
 
 

@@ -2,37 +2,21 @@
 
 import json
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
 from flask import Flask, Response, jsonify, request
 from sqlalchemy import text
-from werkzeug.serving import make_server
 
 from shopfloor import databases, stages
 from shopfloor.conformance import try_examples
+from shopfloor.loopback import over_http
 from shopfloor.services import Services
 from shopfloor.services.delivery import start_delivery
 from shopfloor.services.payments import start_payments
 
 Json = dict[str, Any]
-
-
-@contextmanager
-def serving(app: Flask) -> Iterator[str]:
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def document(**answers: Json) -> Json:
@@ -66,7 +50,7 @@ DESCRIBED: Json = {"s201": {}, "s422": {}, "s405": {}}
 
 
 def test_a_document_that_is_true() -> None:
-    with serving(shop(100)) as url:
+    with over_http(shop(100)) as url:
         tried = try_examples(document(**DESCRIBED), url, examples=20, drawn=20)
     assert tried.findings == []
     assert 20 <= tried.examples <= 40
@@ -76,7 +60,7 @@ def test_a_document_that_is_true() -> None:
 @pytest.mark.parametrize("drawn", [0, 60])
 def test_what_is_forbidden_and_accepted(drawn: int) -> None:
     """The same from the edges, and from what is drawn at random and made smaller."""
-    with serving(shop(10**9)) as url:
+    with over_http(shop(10**9)) as url:
         tried = try_examples(document(**DESCRIBED), url, examples=0 if drawn else 40, drawn=drawn)
     assert [finding.operation for finding in tried.findings] == ["POST /orders"]
     assert tried.findings[0].request == 'POST /orders {"quantity": 101}'
@@ -84,13 +68,13 @@ def test_what_is_forbidden_and_accepted(drawn: int) -> None:
 
 
 def test_a_status_that_is_not_described() -> None:
-    with serving(shop(100)) as url:
+    with over_http(shop(100)) as url:
         tried = try_examples(document(s201={}), url, examples=20, to_first_finding=True)
     assert [(finding.status, finding.title) for finding in tried.findings] == [(422, "Undocumented status code")]
 
 
 def test_the_server_in_the_document_is_part_of_the_address() -> None:
-    with serving(shop(100)) as url:
+    with over_http(shop(100)) as url:
         elsewhere = document(**DESCRIBED) | {"servers": [{"url": "/v1"}]}
         assert {404} == try_examples(elsewhere, url, examples=3).statuses.keys()
 

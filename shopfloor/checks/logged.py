@@ -2,33 +2,10 @@
 
 import re
 
-from shopfloor.checks.say import differs
-from shopfloor.checks.shop import Answer, Shop
+from shopfloor.checks.shop import Shop
 
 # What differs from run to run, or says nothing.
 NOISE = re.compile(r" at 0x[0-9a-f]+| \(Background on .*\)")
-
-
-def require_status(shop: Shop, answer: Answer, status: int, *, matters: str) -> Answer:
-    """The answer, if it has this status.
-
-    Args:
-        shop: who gave it.
-        answer: to be looked at.
-        status: what it must have.
-        matters: what another would do in production.
-
-    Raises:
-        NotRight: it has another; tells the error that the shop logged.
-    """
-    if answer.status != status:
-        differs(
-            did=answer.did,
-            got=f"{answer.status}{logged_error(shop) if answer.status == 500 else ''}",
-            expected=status,
-            matters=matters,
-        )
-    return answer
 
 
 def logged_error(shop: Shop, *, patience: float = 0.3) -> str:

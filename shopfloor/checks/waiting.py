@@ -6,8 +6,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection
-
 # Start something beside the check; its result comes with the future.
 Run = Callable[..., Future[Any]]
 
@@ -36,9 +34,3 @@ def in_background() -> Iterator[Run]:
     """Run things in threads, up to eight at once, which are waited for at the end."""
     with ThreadPoolExecutor(8) as threads:
         yield threads.submit
-
-
-def run_all(database: Connection, statements: str) -> None:
-    """Run several statements, separated by semicolons."""
-    driver: Any = database.connection.driver_connection
-    driver.execute(statements)

@@ -106,6 +106,12 @@ def test_a_load_that_cannot_be_is_refused(
         read_lab(toml(tmp_path, OUTAGE.replace(old, new)))
 
 
+def test_for_how_long_a_lab_is_checked_is_a_number(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("shopfloor.labs.material", lambda: type("Here", (), {"labs": tmp_path}))
+    with pytest.raises(UserError, match=r"lab\.toml is not a well-formed lab\.toml: .*'many'"):
+        read_lab(toml(tmp_path, 'seconds = "many"\n'))
+
+
 def run_of(before: int, during: int, failed: int) -> list[Second]:
     well = [Second(at, before, 0, 20.0, 40.0, 50.0) for at in range(6)]
     sick = [Second(at, during + failed, failed, None, None, None) for at in range(2, 4)]

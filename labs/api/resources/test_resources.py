@@ -26,7 +26,7 @@ from shopfloor.checks.judge import StartShop
 from shopfloor.checks.logged import logged_error
 from shopfloor.checks.say import differs, wrong
 from shopfloor.checks.shop import Answer, Request, Shop
-from shopfloor.checks.waiting import run_all
+from shopfloor.checks.statements import run_all
 
 Json = dict[str, Any]
 

@@ -22,12 +22,14 @@ from redis import Redis
 from sqlalchemy import Connection, text
 
 from shopfloor.checks import waiting
+from shopfloor.checks.answers import require_status
 from shopfloor.checks.judge import StartShop
 from shopfloor.checks.learner import LearnerFailed
-from shopfloor.checks.logged import logged_error, require_status
+from shopfloor.checks.logged import logged_error
 from shopfloor.checks.say import differs, wrong
 from shopfloor.checks.shop import Answer, Request, Shop
-from shopfloor.checks.waiting import Run, in_background, run_all
+from shopfloor.checks.statements import run_all
+from shopfloor.checks.waiting import Run, in_background
 
 Json = dict[str, Any]
 

@@ -17,7 +17,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Connection, text
 
-from shopfloor.checks.logged import require_status
+from shopfloor.checks.answers import require_status
 from shopfloor.checks.say import differs, wrong
 from shopfloor.checks.shop import Answer, Shop
 from shopfloor.checks.wire import Statement

@@ -22,11 +22,13 @@ import pytest
 from sqlalchemy import Connection, text
 
 from shopfloor.checks import waiting
+from shopfloor.checks.answers import require_status
 from shopfloor.checks.judge import StartShop
-from shopfloor.checks.logged import logged_error, require_status
+from shopfloor.checks.logged import logged_error
 from shopfloor.checks.say import differs, wrong
 from shopfloor.checks.shop import Answer, Request, Shop
-from shopfloor.checks.waiting import in_background, run_all
+from shopfloor.checks.statements import run_all
+from shopfloor.checks.waiting import in_background
 
 Json = dict[str, Any]
 

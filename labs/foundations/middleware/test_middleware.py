@@ -22,7 +22,8 @@ from shopfloor.checks.judge import StartShop
 from shopfloor.checks.logged import logged_error
 from shopfloor.checks.say import differs, wrong
 from shopfloor.checks.shop import Answer, Request, Shop
-from shopfloor.checks.waiting import in_background, run_all, until
+from shopfloor.checks.statements import run_all
+from shopfloor.checks.waiting import in_background, until
 
 WEB, TILL = "https://www.shop.example", "https://till.shop.example:8443"
 STRANGERS = (
