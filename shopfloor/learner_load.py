@@ -26,6 +26,7 @@ from shopfloor.stages import Server, Stage
 from shopfloor.words import shown, tell
 
 NAIVE, YOURS = "naive", "yours"
+TITLES = {NAIVE: "the naive shop", YOURS: "yours"}
 SIZE: databases.Size = "medium"
 PROVIDERS = {"payments": start_payments, "delivery": start_delivery}
 
@@ -126,6 +127,9 @@ def in_words(result: LoadResult) -> str:
     """The figures, and what they come to."""
     lines = [_figures(result, name, title) for name, title in ((NAIVE, "The naive shop"), (YOURS, "Yours"))]
     lines.append(_verdict(result.ratio(YOURS, NAIVE)))
+    if len(result.named) > 1 and not result.spans.get(YOURS):
+        for request, one in result.named.items():
+            lines += [_figures(one, name, f"{request}, {title}") for name, title in TITLES.items()]
     for outage, span in result.spans.get(YOURS, {}).items():
         lines.append(f"During the outage ({outage}), seconds {span.start:.0f} to {span.end:.0f}:")
         lines += _through(result, outage)
@@ -156,7 +160,7 @@ def _through(result: LoadResult, outage: str) -> list[str]:
     lines = []
     for request, one in result.named.items():
         before, during = one.before(outage), one.during(outage)
-        for name, title in ((NAIVE, "the naive shop"), (YOURS, "yours")):
+        for name, title in TITLES.items():
             failed = f", {during.failures[name]:,} failed" if during.failures[name] else ""
             counts = f"{before.throughput[name]:,.0f} answers a second before, {during.throughput[name]:,.0f} during"
             lines.append(f"{request}, {title}: {counts}{failed}.")

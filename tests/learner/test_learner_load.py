@@ -136,6 +136,23 @@ def test_an_outage_is_told_request_by_request() -> None:
     ]
 
 
+def test_requests_of_several_kinds_are_told_one_by_one() -> None:
+    """What protects one kind of visitors from another shows in neither's sum."""
+    asked = {
+        "GET /v1/products": [Second(0, 9, 0, 5.0, 9.0, 9.0)],
+        "GET /v1/bestsellers": [Second(0, 2, 1, 7.0, 8.0, 9.0)],
+    }
+    runs = {name: [Second(0, 11, 1, 5.0, 9.0, 9.0)] for name in ("naive", "yours")}
+    result = LoadResult(runs, 16, busy=False, requests={"naive": asked, "yours": asked})
+    one, other = "GET /v1/bestsellers", "GET /v1/products"
+    assert in_words(result).splitlines()[3:] == [
+        f"{one}, the naive shop: 1 answers a second, half of them within 7 ms, 95 of 100 within 8 ms, 1 failed.",
+        f"{one}, yours: 1 answers a second, half of them within 7 ms, 95 of 100 within 8 ms, 1 failed.",
+        f"{other}, the naive shop: 9 answers a second, half of them within 5 ms, 95 of 100 within 9 ms.",
+        f"{other}, yours: 9 answers a second, half of them within 5 ms, 95 of 100 within 9 ms.",
+    ]
+
+
 def test_the_page_shows_an_outage_as_a_timeline_and_else_a_comparison(lab_folder: Path) -> None:
     lab = read_lab(lab_folder / "lab.toml")
     assert page(lab, "words", outage()).count(">payments: hang</text>") == 2

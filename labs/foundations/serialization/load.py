@@ -1,4 +1,4 @@
-"""Partners who fetch the newest thousand orders as JSON.
+"""Partners who fetch the newest two hundred orders as JSON.
 
 A closed loop without pauses: see `labs/data/indexing/load.py` for what that measures and what it hides.
 """
@@ -13,5 +13,5 @@ class Partner(FastHttpUser):
     def newest_orders(self) -> None:
         """Fetch them."""
         self.client.get(
-            "/v1/exports/orders?limit=1000", headers={"Accept": "application/json"}, name="/v1/exports/orders"
+            "/v1/exports/orders?limit=200", headers={"Accept": "application/json"}, name="/v1/exports/orders"
         )
