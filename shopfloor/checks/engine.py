@@ -90,13 +90,13 @@ class Engine:
     Args:
         services: where the databases are made.
         seconds: how long the checks of one file may take, unless its lab says otherwise.
-        state: where its own folder is made; that of this working copy when None.
+        state: where its own folder is made; that of the services when None.
     """
 
     def __init__(self, services: Services, *, seconds: float = SECONDS, state: Path | None = None) -> None:
         self._services = services
         self._seconds = seconds
-        self._state = state or material().state
+        self._state = state or services.state
         self._turn = threading.Lock()
         self._running = ExitStack()
         self._valkey: str | None = None

@@ -40,12 +40,14 @@ class Services:
         redis_url: URL of the Redis protocol.
         owned: whether this process started what runs, and ends it.
         versions: of each server, such as {"postgresql": "18.6", "valkey": "9.1.2"}.
+        state: the state folder that they belong to.
     """
 
     database_url: str
     redis_url: str
     owned: bool
     versions: dict[str, str]
+    state: Path
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class Share:
     def _attach_or_start(self, progress: Callable[[str], None] | None) -> Services:
         given = given_services()
         if given.database_url and given.redis_url:
-            return services_at(given.database_url, given.redis_url, owned=False)
+            return services_at(given.database_url, given.redis_url, self._state, owned=False)
         try:
             self._state.mkdir(parents=True, exist_ok=True)
             return self._wait_for_turn(given, progress)
@@ -158,7 +160,7 @@ class Share:
                 f"Set it here as well, or end that process."
             )
         with suppress(psycopg.OperationalError, redis.RedisError):
-            return services_at(database_url, redis_url, owned=False)
+            return services_at(database_url, redis_url, self._state, owned=False)
         return None
 
     def _start(self, lock: int, given: Given, progress: Callable[[str], None] | None) -> Services:
@@ -184,7 +186,7 @@ class Share:
                     url_of, given.database_url, lambda: start_postgres(place, progress=tell, warn=warn)
                 )
                 cache = pool.submit(url_of, given.redis_url, lambda: start_valkey(place))
-            services = services_at(database.result(), cache.result(), owned=True)
+            services = services_at(database.result(), cache.result(), self._state, owned=True)
             note = {  # what was given is not this file's to tell
                 "owner": os.getpid(),
                 "database_url": None if given.database_url else services.database_url,
@@ -197,8 +199,8 @@ class Share:
         return services
 
 
-def services_at(database_url: str, redis_url: str, *, owned: bool) -> Services:
-    """Describe the servers at two URLs, both of which must answer.
+def services_at(database_url: str, redis_url: str, state: Path, *, owned: bool) -> Services:
+    """Describe the servers at two URLs, both of which must answer, of a state folder.
 
     Raises:
         psycopg.Error: the database does not.
@@ -206,7 +208,7 @@ def services_at(database_url: str, redis_url: str, *, owned: bool) -> Services:
     """
     kind, version = redis_version(redis_url)
     versions = {"postgresql": postgres_version(database_url), kind: version}
-    return Services(database_url=database_url, redis_url=redis_url, owned=owned, versions=versions)
+    return Services(database_url=database_url, redis_url=redis_url, owned=owned, versions=versions, state=state)
 
 
 def write_private(path: Path, text: str) -> None:
