@@ -14,10 +14,11 @@ import pytest
 from shopfloor.errors import UserError
 from shopfloor.paths import material
 from shopfloor.services import Services, running_services
+from tests.helpers import memory
 
 sys.path.insert(0, str(material().labs))
 
-MEMORY, ROOM = Path("/dev/shm"), 6 * 2**30
+ROOM = 6 * 2**30
 STATE = "SHOPFLOOR_TESTS_STATE"
 """Names the state folder of the tests' own servers, for the workers of xdist."""
 
@@ -42,12 +43,13 @@ def _in_memory(stack: ExitStack) -> Path | None:
     Tests make and remove half a million files. ext4 without a journal, as on some virtual machines, looks at each that
     was removed in the last minutes before it makes another: half of the processor time was spent on that.
     """
-    if not MEMORY.is_dir() or shutil.disk_usage(MEMORY).free < ROOM:
+    parent = memory(ROOM)
+    if parent is None:
         return None
-    for left in MEMORY.glob("shopfloor-tests-*"):
+    for left in parent.glob("shopfloor-tests-*"):
         if left.stat().st_uid == os.geteuid() and not psutil.pid_exists(int(left.name.split("-")[2])):
             shutil.rmtree(left)
-    folder = Path(tempfile.mkdtemp(prefix=f"shopfloor-tests-{os.getpid()}-", dir=MEMORY))
+    folder = Path(tempfile.mkdtemp(prefix=f"shopfloor-tests-{os.getpid()}-", dir=parent))
     stack.callback(shutil.rmtree, folder)
     folder.chmod(0o755)  # the servers may be another user's: see `shopfloor.services.place`
     return folder

@@ -1,7 +1,9 @@
 """Small things that several tests need."""
 
+import shutil
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 
 def wait_until(condition: Callable[[], object], timeout: float = 10.0, message: str = "") -> None:
@@ -11,3 +13,9 @@ def wait_until(condition: Callable[[], object], timeout: float = 10.0, message: 
         if time.monotonic() > deadline:
             raise AssertionError(message or f"not so within {timeout} s")
         time.sleep(0.01)
+
+
+def memory(room: int) -> Path | None:
+    """Where files are kept in memory, if this system has such a place and so many bytes are free there."""
+    place = Path("/dev/shm")
+    return place if place.is_dir() and shutil.disk_usage(place).free > room else None

@@ -43,9 +43,19 @@ def run(name: str, commands: Sequence[Sequence[str]]) -> bool:
     print(f"\n== {name}", flush=True)
     # The notebooks' are held for all of them: the kernel that had started them would end them under the others.
     with running_services() if name == "notebooks" else nullcontext():
-        passed = all(subprocess.run(command, cwd=ROOT, check=False).returncode == 0 for command in commands)
+        passed = all(succeeds(command) for command in commands)
     print(f"== {name}: {'passed' if passed else 'FAILED'} ({time.monotonic() - began:.0f} s)", flush=True)
     return passed
+
+
+def succeeds(command: Sequence[str]) -> bool:
+    """Run a command. When both are interrupted, it is given the time to end what it has started."""
+    process = subprocess.Popen(command, cwd=ROOT)
+    try:
+        return process.wait() == 0
+    except KeyboardInterrupt:
+        process.wait()
+        raise
 
 
 def main() -> int:
@@ -56,7 +66,11 @@ def main() -> int:
         lanes = {"lint": LINT, "tests": ((*TESTS, "-m", "not slow and not browser and not book"),)}
     else:
         lanes = {"lint": LINT, "book": BOOK, "tests": (TESTS,), "notebooks": (NBVAL,)}
-    failed = next((name for name, commands in lanes.items() if not run(name, commands)), None)
+    try:
+        failed = next((name for name, commands in lanes.items() if not run(name, commands)), None)
+    except KeyboardInterrupt:
+        print("\nInterrupted.", flush=True)
+        return 130
     # Those after it would only say again that there is no book to look at.
     print(f"\nFailed: {failed}; the lanes after it were not run." if failed else "\nEverything passed.", flush=True)
     return 1 if failed else 0

@@ -19,7 +19,7 @@ import pytest
 from shopfloor.services.place import find_place
 from shopfloor.services.postgres import Cluster, start_postgres
 from shopfloor.services.sharing import release_lock, take_lock
-from tests.helpers import wait_until
+from tests.helpers import memory, wait_until
 
 ROOM = 2 * 1024**3
 OWNER = Path(__file__).with_name("owner.py")
@@ -34,8 +34,7 @@ def _nothing_given(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def folders() -> Iterator[Callable[[], Path]]:
     """Makes folders that any user may enter, which pytest's own are not; in memory where there is room."""
-    memory = Path("/dev/shm")
-    parent = memory if memory.is_dir() and shutil.disk_usage(memory).free > ROOM else None
+    parent = memory(ROOM)
     with ExitStack() as stack:
 
         def make() -> Path:
