@@ -36,7 +36,7 @@ def main() -> None:
         if "--ordinary-user" in sys.argv:
             become_ordinary()
         with running_services(Path(sys.argv[1]), progress=lambda message: say({"progress": message})) as services:
-            say(dataclasses.asdict(services))
+            say(dataclasses.asdict(services) | {"state": str(services.state)})
             # Not a plain read: a signal that comes just before the system call would wait for its end.
             while not select.select([sys.stdin], [], [], 0.1)[0]:
                 pass
