@@ -57,7 +57,11 @@ def _in_memory(stack: ExitStack) -> Path | None:
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file together on one worker, for what they share, unless they say otherwise."""
+    """Keep the tests of a file together on one worker, for what they share, unless they say otherwise.
+
+    Those that do come first: they take longest, and at the end one worker would be left alone with them.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
