@@ -12,10 +12,10 @@ book: environment
 
 # The whole suite; its lanes are told in tests/run.py
 test: environment
-	@$(BIN)/python tests/run.py
+	@$(BIN)/python -m tests.run
 
 test-quick: environment
-	@$(BIN)/python tests/run.py --quick
+	@$(BIN)/python -m tests.run --quick
 
 lint: environment
 	@$(BIN)/ruff check .

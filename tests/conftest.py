@@ -1,58 +1,37 @@
 """What every test may use: the working copy's services and databases with seed data."""
 
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-import psutil
 import pytest
 
 from shopfloor.errors import UserError
 from shopfloor.paths import material
 from shopfloor.services import Services, running_services
-from tests.helpers import memory
+from tests.helpers import STATE
 
 sys.path.insert(0, str(material().labs))
 
-ROOM = 6 * 2**30
-STATE = "SHOPFLOOR_TESTS_STATE"
-"""Names the state folder of the tests' own servers, for the workers of xdist."""
-
 _running = pytest.StashKey[ExitStack]()
+
+
+def state() -> Path:
+    """The state folder of the tests' own servers: the working copy's, unless `tests/run.py` has made one."""
+    return Path(os.environ.get(STATE, material().state))
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Own the services for the whole run: a worker of xdist may end before another that uses them."""
     if not hasattr(session.config, "workerinput"):
         stack = session.config.stash.setdefault(_running, ExitStack())
-        os.environ[STATE] = str(_in_memory(stack) or material().state)
         try:
             stack.enter_context(running_services())  # for the commands that tests run
-            stack.enter_context(running_services(Path(os.environ[STATE])))
+            stack.enter_context(running_services(state()))
         except UserError as error:
             pytest.exit(str(error), returncode=1)
-
-
-def _in_memory(stack: ExitStack) -> Path | None:
-    """A folder in memory, if there is room, which is removed when the stack is closed.
-
-    Tests make and remove half a million files. ext4 without a journal, as on some virtual machines, looks at each that
-    was removed in the last minutes before it makes another: half of the processor time was spent on that.
-    """
-    parent = memory(ROOM)
-    if parent is None:
-        return None
-    for left in parent.glob("shopfloor-tests-*"):
-        if left.stat().st_uid == os.geteuid() and not psutil.pid_exists(int(left.name.split("-")[2])):
-            shutil.rmtree(left)
-    folder = Path(tempfile.mkdtemp(prefix=f"shopfloor-tests-{os.getpid()}-", dir=parent))
-    stack.callback(shutil.rmtree, folder)
-    folder.chmod(0o755)  # the servers may be another user's: see `shopfloor.services.place`
-    return folder
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
@@ -74,5 +53,5 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.fixture(scope="session")
 def services() -> Iterator[Services]:
     """Real PostgreSQL and Valkey, shared by all tests; a test that breaks them starts its own elsewhere."""
-    with running_services(Path(os.environ[STATE])) as running:
+    with running_services(state()) as running:
         yield running

@@ -5,6 +5,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+STATE = "SHOPFLOOR_TESTS_STATE"
+"""The environment variable that names the state folder of the tests' own servers."""
+
 
 def wait_until(condition: Callable[[], object], timeout: float = 10.0, message: str = "") -> None:
     """Poll until `condition` is true; fail with `message` after `timeout` seconds."""

@@ -360,6 +360,7 @@ def check_valkey(port: int, password: str) -> bool:
             return False
 
 
+@pytest.mark.slow
 def test_the_seed_fills_an_empty_database_and_leaves_a_full_one(database: Database) -> None:
     seed = composed(SHOP_DATA="small")["services"]["seed"]["command"]
     expected = orders(database)
@@ -372,6 +373,7 @@ def test_the_seed_fills_an_empty_database_and_leaves_a_full_one(database: Databa
         assert orders(database) == expected > 0
 
 
+@pytest.mark.slow
 def test_the_shop_is_healthy_until_its_database_is_away(database: Database, tmp_path: Path) -> None:
     (command,) = (json.loads(rest) for rest in arguments("CMD"))
     env = shop_environment(database)

@@ -49,6 +49,7 @@ def shop(most: int) -> Flask:
 DESCRIBED: Json = {"s201": {}, "s422": {}, "s405": {}}
 
 
+@pytest.mark.slow
 def test_a_document_that_is_true() -> None:
     with over_http(shop(100)) as url:
         tried = try_examples(document(**DESCRIBED), url, examples=20, drawn=20)
@@ -57,6 +58,7 @@ def test_a_document_that_is_true() -> None:
     assert {201, 422} <= tried.statuses.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drawn", [0, 60])
 def test_what_is_forbidden_and_accepted(drawn: int) -> None:
     """The same from the edges, and from what is drawn at random and made smaller."""

@@ -104,6 +104,7 @@ def test_closing_drops_it_and_may_be_done_twice(own: Services, maintenance: Engi
     database.close()
 
 
+@pytest.mark.slow
 def test_a_clone_ends_with_its_interpreter(own: Services, maintenance: Engine) -> None:
     process = child(own)
     name, errors = process.communicate(timeout=30)
@@ -112,6 +113,7 @@ def test_a_clone_ends_with_its_interpreter(own: Services, maintenance: Engine) -
     assert name.strip() not in names(maintenance)
 
 
+@pytest.mark.slow
 def test_a_forked_child_does_not_drop_its_parents_clone(own: Services, maintenance: Engine) -> None:
     process = child(own, "pid = os.fork()\nif pid: os.waitpid(pid, 0); sys.stdin.read()\n", stdin=subprocess.PIPE)
     try:

@@ -134,6 +134,7 @@ def test_a_shape_has_no_values(statement: str, shown: str) -> None:
 # Two ways compared
 
 
+@pytest.mark.slow
 def test_runs_are_taken_in_turns_after_one_to_warm_up() -> None:
     runs: list[str] = []
     compare(lambda: runs.append("A"), lambda: runs.append("B"), rounds=4)
@@ -187,6 +188,7 @@ def test_a_change_for_the_worse_and_a_busy_machine_are_said() -> None:
     assert "The machine was busy with something else." in " ".join(repr(comparison).split())
 
 
+@pytest.mark.slow
 def test_what_takes_longer_is_measured_as_longer() -> None:
     comparison = compare(lambda: sum(range(200_000)), lambda: sum(range(200)), rounds=5)
     assert comparison.ratio > 10

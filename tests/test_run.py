@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 from shopfloor.paths import material
 
 # As `tests/run.py`, with one lane of one command, which says that it has begun, and takes a moment to end what it has.
@@ -27,6 +29,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.slow
 def test_an_interrupted_lane_ends_what_it_has_started() -> None:
     root = material().root
     command = [sys.executable, "-c", ONE_LANE, LANE]

@@ -142,6 +142,7 @@ def test_moments_made_by_libraries_are_moments(lab: TinyLab, engine: Engine, tmp
     assert engine.check(lab, answer).passed
 
 
+@pytest.mark.slow
 def test_what_this_users_environment_says_to_pytest(
     lab: TinyLab, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +158,7 @@ def test_threads_take_turns(lab: TinyLab, engine: Engine) -> None:
     assert [verdict.passed for verdict in verdicts] == [True, False, True, False]
 
 
+@pytest.mark.slow
 def test_nothing_piles_up(lab: TinyLab, engine: Engine) -> None:
     """Neither descriptors nor threads, processes, files or databases, in this process or in the warm one."""
     here, warm = psutil.Process(), psutil.Process(engine.warm_pid)
@@ -176,6 +178,7 @@ def test_nothing_piles_up(lab: TinyLab, engine: Engine) -> None:
     assert_gone(engine)
 
 
+@pytest.mark.slow
 def test_the_warm_process_is_started_again(lab: TinyLab, engine: Engine) -> None:
     engine.check(lab, lab.solution)
     warm = psutil.Process(engine.warm_pid)
@@ -185,6 +188,7 @@ def test_the_warm_process_is_started_again(lab: TinyLab, engine: Engine) -> None
     assert engine.warm_pid != warm.pid
 
 
+@pytest.mark.slow
 def test_a_warm_process_that_does_not_start(
     lab: TinyLab, services: Services, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -274,6 +278,7 @@ def test_checks_run_commands_and_kill(engine: Engine, tmp_path: Path) -> None:
     assert_gone(engine)
 
 
+@pytest.mark.slow
 def test_two_labs_and_two_engines(services: Services, engine: Engine, tmp_path: Path) -> None:
     orders, indexes = orders_lab(tmp_path / "one"), indexes_lab(tmp_path / "two")
     with Engine(services) as other, ThreadPoolExecutor(2) as pool:

@@ -181,6 +181,7 @@ class Learning(RuleBasedStateMachine):
         self.ran = {}
 
 
+@pytest.mark.slow
 def test_no_sequence_of_commands_edits_updates_and_kills_loses_a_line() -> None:
     run_state_machine_as_test(
         Learning,
@@ -194,6 +195,7 @@ def test_no_sequence_of_commands_edits_updates_and_kills_loses_a_line() -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_machine_finds_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     """The test above can fail: without the copies it does."""
     monkeypatch.setattr("shopfloor.workspace._Dated.write", lambda *_: Path())

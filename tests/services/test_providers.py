@@ -188,6 +188,7 @@ def test_script_then_rates_and_again_with_the_plan(provider: Either, reference: 
     assert provider.plan == plan
 
 
+@pytest.mark.slow
 def test_same_plan_same_faults(provider: Either, reference: str) -> None:
     plan = Plan(rates={"error 500": 0.3, "limited": 0.3}, seed=7)
     sequences = []
@@ -319,6 +320,7 @@ def test_hundreds_may_hang(process: ProviderProcess, reference: str) -> None:
     process.forget()
 
 
+@pytest.mark.slow
 def test_control_from_many_threads(provider: Either, reference: str, pool: ThreadPoolExecutor) -> None:
     def use(number: int) -> int:
         provider.plan = Plan(seed=number)
