@@ -36,7 +36,8 @@ LINT = (
 BOOK = ((str(BIN / "shopfloor"), "book"),)
 CORES = os.cpu_count() or 1
 # One worker more than there are cores: many tests wait for processes.
-TESTS = (sys.executable, "-m", "pytest", "-q", "-n", str(min(CORES + 1, 4)), "--dist", "loadgroup", "tests")
+WORKERS = ("-n", str(min(CORES + 1, 4)), "--dist", "loadgroup")
+TESTS = (sys.executable, "-m", "pytest", "-q", "-p", "no:nbval", *WORKERS, "tests")
 # A page that measures time takes long, and most of what it shows differs: it has run once, when the book was built.
 NOTEBOOKS = [f"_build/jupyter_execute/{page.name}.ipynb" for page in notebook_pages() if not page.is_timed]
 # One after another: nbval's kernels take TCP ports, for which kernels that start at the same moment can race.
