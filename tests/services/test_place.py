@@ -55,7 +55,7 @@ def test_root_s_servers_run_as_the_owner_of_the_working_copy(state: Path) -> Non
     assert server_identity(state) == Identity(1, 1)
     state.parent.chmod(0o700)  # closed to others, but not to its owner
     with Database(state) as database:
-        assert {process.uids().real for process in database.processes} == {1}
+        assert users_of(state) == {1}
         assert database.place.home == state
 
 
