@@ -59,7 +59,7 @@ def files_in_memory() -> Iterator[None]:
     """Have the tests' servers keep their files in memory, where there is room.
 
     Tests make and remove half a million files. ext4 without a journal, as on some virtual machines, looks at each that
-    was removed in the last minutes before it makes another: half of the processor time went into that.
+    was removed in the last minutes before it makes another: a quarter of the processor time went into that.
     """
     place = memory(ROOM)
     if place is None:

@@ -1,4 +1,4 @@
-"""The modules of the shop that no lab changes, imported once and lent to every process of the learner's.
+"""Modules of the shop that few labs change, imported once and lent to the learner's processes that have the same.
 
 To import them takes most of the time in which a shop starts, and some checks start six. The process that lends them
 runs nothing of the learner's for it: these files are the kit's.

@@ -2,8 +2,8 @@
 
 Importing SQLAlchemy, Flask and pytest takes most of a second; a fork takes milliseconds. It is run as
 `python -m shopfloor.checks.warm DESCRIPTOR`, with one end of a pair of sockets, says that it is ready, and takes one
-request at a time: a line of JSON each way. Of the shop it imports what no lab changes.
-The rest is the learner's.
+request at a time: a line of JSON each way. Of the shop it imports the kit's
+own files that are lent to the learner's processes, and none of the learner's.
 """
 
 import contextlib

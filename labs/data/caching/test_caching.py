@@ -34,8 +34,8 @@ from shopfloor.checks.waiting import Run, in_background
 Json = dict[str, Any]
 
 TTL = 300  # seconds: the shop's own setting
-PATIENT, SHORT = "4", "0.03"  # seconds that a shop waits for the cache: so long that none is lost, and so short
-TOO_LONG = 1.0  # seconds to an answer without a cache: thirty times the short one
+PATIENT, SHORT = "4", "0.05"  # seconds that a shop waits for the cache: so long that none is lost, and so short
+TOO_LONG = 1.0  # seconds to an answer without a cache: twenty times the short one
 PATIENCE = 1.5  # seconds until what must happen at once has not happened
 until = partial(waiting.until, patience=PATIENCE)
 LONGEST_LOCK = 10.0  # seconds

@@ -232,13 +232,11 @@ def recovery(shop: Shop) -> float:
 
 @pytest.fixture(scope="module")
 def quick(start: Start, providers: dict[str, Provider], unpaid: Iterator[str], recovery: float) -> Iterator[Left]:
-    """A shop whose breaker for payments is open, and which recovers soon. Its clock was set back then."""
+    """A shop whose breaker for payments a crowd has opened, and which recovers soon. Its clock was set back then."""
     with start(**PATIENT, BREAKER_RECOVERY_SECONDS=str(recovery)) as shop:
-        shop.together([Request("GET", "/v1/products?limit=1")] * TOGETHER)  # opens as many connections to the database
         till = Counter(shop, "payments", providers["payments"], unpaid)
         providers["payments"].plan = DOWN
-        for _ in range(MINIMUM):
-            till.ask()
+        shop.together([till.request() for _ in range(TOGETHER)])  # which opens as many connections to the database
         shop.turn_clock(-3600)
         yield Left(shop, recovery)
 
@@ -263,12 +261,12 @@ def test_a_provider_that_fails_is_asked_no_more(
                 got=f"payment {number} did not reach the provider",
                 expected=f"it is asked: fewer than {MINIMUM} calls say nothing",
             )
-    extra = sum(till.ask().reached for _ in range(2))
+    extra = sum(till.ask().reached for _ in range(MINIMUM))
     if extra:
         _recognise_forgotten_breaker(start, payments, unpaid, shop)
         differs(
-            did=f"{MINIMUM} payments that failed (error 500, reset, no answer, half of one), then two more",
-            got=f"{extra} of the two reached the provider",
+            did=f"{MINIMUM} payments that failed (error 500, reset, no answer, half of one), then {MINIMUM} more",
+            got=f"{extra} of the {MINIMUM} more reached the provider",
             expected="none of them: all of the last four calls failed, and half of them would have been enough",
             matters="Every customer waits for a provider that is down, with a thread of the shop each, and every"
             " call makes it harder for the provider to come back.",
