@@ -14,6 +14,8 @@ from shopfloor.paths import material
 if TYPE_CHECKING:
     from shopfloor.databases import Size  # not at run time: a hint must not wait for SQLAlchemy
 
+BESIDE = "beside"
+"""Marks the checks that a second process judges beside the others: with shops, providers and a database of its own."""
 HINTS = 3
 PROVIDERS = frozenset({"payments", "delivery"})
 

@@ -30,7 +30,7 @@ from sqlalchemy.exc import DBAPIError
 
 from shopfloor import databases
 from shopfloor.checks.say import Finding
-from shopfloor.labs import Lab
+from shopfloor.labs import BESIDE, Lab
 from shopfloor.paths import material
 from shopfloor.services import Services
 from shopfloor.services.process import Child, ChildError, log_tail, start_child
@@ -99,7 +99,7 @@ class Engine:
         self._state = state or services.state
         self._turn = threading.Lock()
         self._running = ExitStack()
-        self._valkey: str | None = None
+        self._valkeys: list[str] = []
 
     def __enter__(self) -> Self:
         self._folder = self._running.enter_context(_own_folder(self._state))
@@ -142,13 +142,13 @@ class Engine:
             fields = {"story": story} if story else self._judged(lab, content, to_first_failure)
             return Verdict(lab.address, **fields, seconds=time.monotonic() - began)
 
-    def _redis_url(self, lab: Lab) -> str:
-        """Of a Valkey of its own, for a lab whose checks look into it."""
+    def _redis_urls(self, lab: Lab, count: int) -> list[str]:
+        """Of a Valkey for each judge, of its own where the lab's checks look into it."""
         if "valkey" not in lab.needs:
-            return self._services.redis_url
-        if self._valkey is None:
-            self._valkey = self._running.enter_context(private_valkey(self._state))
-        return self._valkey
+            return [self._services.redis_url] * count
+        while len(self._valkeys) < count:
+            self._valkeys.append(self._running.enter_context(private_valkey(self._state)))
+        return self._valkeys[:count]
 
     def _judged(self, lab: Lab, content: bytes, to_first_failure: bool) -> dict[str, Any]:
         """The fields of a verdict on a file that Python can read."""
@@ -156,21 +156,23 @@ class Engine:
         with (
             tempfile.TemporaryDirectory(dir=self._folder, ignore_cleanup_errors=True) as folder,
             self._checks.of(lab) as checks,
-            self._databases.one(lab.data) as database,
+            ExitStack() as clones,
         ):
+            judges = 2 if f"pytest.mark.{BESIDE}\n".encode() in checks else 1
+            ours = [clones.enter_context(self._databases.one(lab.data, number)) for number in range(judges)]
             tests = Path(folder, lab.tests.name)
             tests.write_bytes(checks)
             request = {
                 "tests": str(tests),
                 "stage": str(_lay_out(lab, content, Path(folder, "stage"))),
-                "database_url": database.url,
-                "redis_url": self._redis_url(lab),
+                "databases": [database.url for database in ours],
+                "valkeys": self._redis_urls(lab, judges),
                 "needs": lab.needs,
                 "to_first_failure": to_first_failure,
                 "seconds": seconds,
             }
             told = self._warm.ask(request, seconds + MARGIN_SECONDS)
-        return _fields(lab, told, seconds, self._warm.log())
+        return _fields(lab, told, judges, seconds, self._warm.log())
 
 
 class Checks:
@@ -201,7 +203,7 @@ class Databases:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._ready: dict[databases.Size, Future[_Fresh]] = {}
+        self._ready: dict[tuple[databases.Size, int], Future[_Fresh]] = {}
         self._worker = ThreadPoolExecutor(1, "databases")
 
     def __enter__(self) -> Self:
@@ -214,18 +216,22 @@ class Databases:
                 future.result().database.close()
 
     @contextlib.contextmanager
-    def one(self, size: databases.Size) -> Iterator[databases.Database]:
-        """A database for one check. If the check wrote to it, it is replaced afterwards, while no one waits.
+    def one(self, size: databases.Size, number: int) -> Iterator[databases.Database]:
+        """A database for one judge. If a check wrote to it, it is replaced afterwards, while no one waits.
+
+        Args:
+            size: of the seed data.
+            number: of the judge, from 0.
 
         Raises:
             UserError: there can be none.
         """
-        future = self._ready.pop(size, None) or self._worker.submit(self._new, size)
+        future = self._ready.pop((size, number), None) or self._worker.submit(self._new, size)
         fresh = future.result()
         try:
             yield fresh.database
         finally:
-            self._ready[size] = self._worker.submit(self._as_new, fresh, size)
+            self._ready[size, number] = self._worker.submit(self._as_new, fresh, size)
 
     def _new(self, size: databases.Size) -> "_Fresh":
         database = databases.clone(self._services, size)
@@ -276,12 +282,12 @@ SELECT concat_ws(' ',
 
 @dataclass
 class Told:
-    """What the judge told, and how it ended.
+    """What the judges told, and how they ended.
 
     Attributes:
-        records: see `shopfloor.checks.judge.judge`.
-        late: it was stopped because it took too long.
-        signal: what ended the process that judges; 0 when it ended by itself.
+        records: see `shopfloor.checks.judge.judge`; one judge's after the other's.
+        late: they were stopped because they took too long.
+        signal: what ended a process that judges; 0 when all ended by themselves.
         warm_ended: the process that it was forked from ended.
     """
 
@@ -312,7 +318,7 @@ class WarmProcess:
         return self._child.pid if self._child else None
 
     def ask(self, request: dict[str, Any], timeout: float) -> Told:
-        """Have a judge do what the request says.
+        """Have judges do what the request says.
 
         Raises:
             ChildError: the process does not start.
@@ -430,20 +436,22 @@ def _pointed_at(error: SyntaxError) -> str:
     return f"\n\n    {bare}\n    {' ' * place}^"
 
 
-def _fields(lab: Lab, told: Told, seconds: float, log: str) -> dict[str, Any]:
+def _fields(lab: Lab, told: Told, judges: int, seconds: float, log: str) -> dict[str, Any]:
     """Of a verdict."""
-    checks = [check for record in told.records for check in record.get("checks", ())]
+    checks: list[dict[str, Any]] = next((record["checks"] for record in told.records if "checks" in record), [])
+    order = {check["check"]: number for number, check in enumerate(checks)}
     results = [record["result"] for record in told.records if "result" in record]
-    end = next((record for record in told.records if "end" in record), {})
+    results.sort(key=lambda result: order.get(result["check"], len(order)))
+    ends = [record for record in told.records if "end" in record]
     failed = next((result for result in results if not result["passed"]), None)
     satisfied = {result["check"] for result in results if result["passed"]}
     satisfied -= {result["check"] for result in results if not result["passed"]}
     fields = {
-        "passed": end.get("end") == 0 and failed is None and 0 < len(checks) == len(satisfied),
+        "passed": [end["end"] for end in ends] == [0] * judges and failed is None and 0 < len(checks) == len(satisfied),
         "checks": len(checks),
         "satisfied": len(satisfied),
-        "printed": end.get("printed", ""),
-        "printed_bytes": end.get("printed_bytes", 0),
+        "printed": "".join(end["printed"] for end in ends),
+        "printed_bytes": sum(end["printed_bytes"] for end in ends),
     }
     if failed:
         return fields | _failure(lab, failed)

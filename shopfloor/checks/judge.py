@@ -23,6 +23,7 @@ from sqlalchemy import Connection, create_engine, text
 from shopfloor.checks.learner import LearnerFailed, Output, environment, learner
 from shopfloor.checks.say import NotRight, wrong
 from shopfloor.checks.shop import Shop, serving
+from shopfloor.labs import BESIDE
 from shopfloor.paths import material
 from shopfloor.plans import Plan, explain
 from shopfloor.services.delivery import Couriers
@@ -48,6 +49,7 @@ class Task:
         redis_url: of a Valkey, this process's alone if the lab needs one.
         needs: what else it needs: see `shopfloor.labs.Lab`.
         to_first_failure: ask no further once a check has failed.
+        part: 0 for all checks but those marked `beside`, 1 for those, which another process judges meanwhile.
     """
 
     tests: Path
@@ -56,6 +58,7 @@ class Task:
     redis_url: str
     needs: tuple[str, ...] = ()
     to_first_failure: bool = False
+    part: int = 0
 
 
 Tell = Callable[[Mapping[str, Any]], None]
@@ -112,15 +115,17 @@ class Judge:
     def pytest_configure(self, config: pytest.Config) -> None:
         """Have traces short: to read the source of every frame takes a tenth of a second."""
         config.option.tbstyle = "native"
+        config.addinivalue_line("markers", f"{BESIDE}: judged beside the others")
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Tell of checks that cannot even be collected."""
         if report.failed:
             self._tell({"broken": report.longreprtext})
 
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Tell which checks there are, so that none can go missing."""
-        self._tell({"checks": [{"check": _name(item), "title": _title(item)} for item in session.items]})
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Tell which checks there are, so that none can go missing; keep those of this process."""
+        self._tell({"checks": [{"check": _name(item), "title": _title(item)} for item in items]})
+        items[:] = [item for item in items if (item.get_closest_marker(BESIDE) is not None) == bool(self.task.part)]
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
@@ -365,7 +370,7 @@ def judge(task: Task, tell: Tell) -> None:
 
     Args:
         task: what to judge.
-        tell: told `checks`, all there are; the `result` of each that ran; at the `end` how pytest ended, and
+        tell: told `checks`, all there are; the `result` of each of its part; at the `end` how pytest ended, and
             what was printed; and what is `broken`, if the checks themselves are. Only with all of these is it complete.
     """
     if "valkey" in task.needs:
@@ -399,7 +404,9 @@ def _run_pytest(tests: Path, *plugins: object) -> int:
         os.environ.pop(name, None)
     sys.dont_write_bytecode = True
     without = [argument for name in NOT_NEEDED for argument in ("-p", f"no:{name}")]
-    return int(pytest.main([*PYTEST, *without, "--rootdir", str(tests.parent), str(tests)], plugins=list(plugins)))
+    folder = str(tests.parent)  # else pytest looks at all that lies in the folders above
+    where = ["--rootdir", folder, "--confcutdir", folder, str(tests)]
+    return int(pytest.main([*PYTEST, *without, *where], plugins=list(plugins)))
 
 
 def _name(item: pytest.Item) -> str:

@@ -18,7 +18,8 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -81,38 +82,55 @@ def _say(stream: Any, told: Mapping[str, Any]) -> None:
 
 
 def answer(request: dict[str, Any], engine: socket.socket) -> dict[str, Any]:
-    """Judge in a forked process, which has `request["seconds"]` for it and is then killed with all that it started.
+    """Judge in forked processes, one a database, which have `request["seconds"]` for it.
+
+    Then they are killed with all that they started.
 
     Returns:
-        What the judge told, `told`, as far as it came; whether it was `late`; and which `signal` ended it, or 0.
+        What the judges told, `told`, as far as they came; whether one was `late`; and which `signal` ended one, or 0.
     """
+    judges = [_fork_judge(request, part, engine) for part in range(len(request["databases"]))]
+    told, late = _read([each.told for each in judges], time.monotonic() + float(request["seconds"]))
+    codes = [_end(each.pid, patience=0 if late else END_SECONDS) for each in judges]
+    for each in judges:
+        os.close(each.told)
+        sweep(each.pid)
+    records = [record for lines in told for record in _whole(lines)]
+    return {"told": records, "late": late, "signal": max(0, *(-code for code in codes))}
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """A process that judges, and the end of the pipe where it tells."""
+
+    pid: int
+    told: int
+
+
+def _fork_judge(request: dict[str, Any], part: int, engine: socket.socket) -> _Judge:
     result, told = os.pipe()
     warm = os.getpid()
     pid = os.fork()
     if pid == 0:
         os.close(result)
         engine.close()
-        _judge(request, warm, told)
+        _judge(request, part, warm, told)
     os.close(told)
-    lines, late = _read(result, time.monotonic() + float(request["seconds"]))
-    os.close(result)
-    code = _end(pid, patience=0 if late else END_SECONDS)
-    return {"told": _whole(lines), "late": late, "signal": max(0, -code)}
+    return _Judge(pid, result)
 
 
 def _end(pid: int, patience: float) -> int:
-    """Kill the judge, unless it ends by itself, and all that it started; return its exit code."""
+    """Kill the judge, unless it ends by itself; return its exit code."""
     deadline = time.monotonic() + patience
     while not (ended := os.waitpid(pid, os.WNOHANG))[0] and time.monotonic() < deadline:
         time.sleep(0.001)
     if not ended[0]:
         send(pid, signal.SIGKILL, group=True)
         ended = os.waitpid(pid, 0)
-    sweep(pid)
     return os.waitstatus_to_exitcode(ended[1])
 
 
-def _judge(request: dict[str, Any], warm: int, told: int) -> None:
+def _judge(request: dict[str, Any], part: int, warm: int, told: int) -> None:
     """In the forked process: judge, tell, end; pytest's own output is nobody's."""
     try:
         os.setpgid(0, 0)
@@ -126,10 +144,11 @@ def _judge(request: dict[str, Any], warm: int, told: int) -> None:
         task = Task(
             tests=Path(request["tests"]),
             stage=Path(request["stage"]),
-            database_url=str(request["database_url"]),
-            redis_url=str(request["redis_url"]),
+            database_url=str(request["databases"][part]),
+            redis_url=str(request["valkeys"][part]),
             needs=tuple(request["needs"]),
             to_first_failure=bool(request["to_first_failure"]),
+            part=part,
         )
         with os.fdopen(told, "wb") as stream:
             judge(task, lambda record: _say(stream, record))
@@ -139,17 +158,20 @@ def _judge(request: dict[str, Any], warm: int, told: int) -> None:
         os._exit(0)
 
 
-def _read(result: int, deadline: float) -> tuple[bytes, bool]:
-    """All that was told until the end or the deadline, and whether the deadline came first."""
-    text = b""
-    while True:
-        ready, _, _ = select.select([result], [], [], max(0.0, deadline - time.monotonic()))
+def _read(results: Sequence[int], deadline: float) -> tuple[list[bytes], bool]:
+    """All that each of them told until the end or the deadline, and whether the deadline came first."""
+    texts = dict.fromkeys(results, b"")
+    unread = list(results)
+    while unread:
+        ready, _, _ = select.select(unread, [], [], max(0.0, deadline - time.monotonic()))
         if not ready:
-            return text, True
-        data = os.read(result, 65536)
-        if not data:
-            return text, False
-        text += data
+            break
+        for result in ready:
+            data = os.read(result, 65536)
+            texts[result] += data
+            if not data:
+                unread.remove(result)
+    return list(texts.values()), bool(unread)
 
 
 def _whole(lines: bytes) -> list[Any]:

@@ -105,6 +105,64 @@ def test_a_check_may_import_the_shop(lab: TinyLab, engine: Engine) -> None:
     assert not engine.check(lab, lab.starter).passed
 
 
+BESIDE = '''
+import os
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from shopfloor.checks.say import differs
+from shopfloor.checks.waiting import until
+
+
+@pytest.mark.beside
+def test_beside(shop, database):
+    """The one beside."""
+    alone("beside", "here", shop, database)
+
+
+def test_here(shop, database):
+    """The one here."""
+    alone("here", "beside", shop, database)
+
+
+def alone(own, other, shop, database):
+    database.execute(text("CREATE TABLE mine ()"))  # there can be one in a database
+    Path(__file__).with_name(own).touch()
+    if not until(lambda: Path(__file__).with_name(other).exists(), patience=20):
+        differs(did="waited for the other", got="nothing", expected="that it runs meanwhile", matters="")
+    if shop.get("/v1/orders", limit=3).body["data"] == []:
+        differs(did="asked", got="no order", expected="three orders", matters="")
+'''
+
+
+def test_checks_beside_the_others_have_a_process_and_a_database_of_their_own(lab: TinyLab, engine: Engine) -> None:
+    lab.tests.write_text(BESIDE)
+    verdict = engine.check(lab, lab.solution)
+    assert (verdict.passed, verdict.checks, verdict.satisfied) == (True, 2, 2), verdict
+    assert_gone(engine)
+
+
+def test_of_two_processes_that_find_something_the_first_check_is_told(lab: TinyLab, check: Check) -> None:
+    lab.tests.write_text(BESIDE)
+    assert check(lab, EMPTY_PAGE).failed == "The one beside."
+
+
+@pytest.mark.parametrize("own", ["here", "beside"])
+def test_one_of_two_processes_that_does_not_come_to_its_end_is_no_pass(lab: TinyLab, engine: Engine, own: str) -> None:
+    lab.tests.write_text(BESIDE.replace("    if shop", f"    if own == {own!r}: os._exit(0)\n    if shop"))
+    verdict = engine.check(lab, lab.solution)
+    assert (verdict.passed, verdict.satisfied, verdict.failed) == (False, 1, f"The one {own}.")
+    assert "The checks broke off before they were done." in verdict.story
+    assert_gone(engine)
+
+
+def test_checks_that_are_all_beside_are_no_pass(lab: TinyLab, engine: Engine) -> None:
+    lab.tests.write_text("import pytest\n\n\n@pytest.mark.beside\ndef test_it(): pass\n")
+    assert not engine.check(lab, lab.solution).passed
+
+
 BYTES = '''
 from shopfloor.checks.shop import Request
 
@@ -164,7 +222,7 @@ def test_nothing_piles_up(lab: TinyLab, engine: Engine) -> None:
     here, warm = psutil.Process(), psutil.Process(engine.warm_pid)
 
     def held() -> list[int]:
-        engine._databases._ready["small"].result()
+        engine._databases._ready["small", 0].result()
         folders = len(list(engine._folder.rglob("*")))
         return [here.num_fds(), warm.num_fds(), threading.active_count(), warm.num_threads(), folders]
 
@@ -221,7 +279,7 @@ def test_the_end(lab: TinyLab, services: Services, tmp_path: Path) -> None:
     """Leaves no process, no file and no database."""
     with Engine(services, state=tmp_path) as engine:
         engine.check(lab, lab.solution)
-        database = engine._databases._ready["small"].result().database
+        database = engine._databases._ready["small", 0].result().database
         warm = psutil.Process(engine.warm_pid)
         assert list((tmp_path / "checks").iterdir())
     assert not warm.is_running()

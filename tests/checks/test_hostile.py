@@ -336,16 +336,16 @@ CHANGES = {
 def test_a_changed_database(lab: TinyLab, engine: Engine, check: Check, statement: str) -> None:
     """The next check has another one."""
     engine.check(lab, lab.solution)
-    before = engine._databases._ready["small"].result()
+    before = engine._databases._ready["small", 0].result()
     check(lab, at_import(lab, f"{CONNECT}other.exec_driver_sql({statement!r})\nother.commit()\n"))
-    assert engine._databases._ready["small"].result() is not before
+    assert engine._databases._ready["small", 0].result() is not before
 
 
 def test_an_unchanged_database_is_used_again(indexes: TinyLab, engine: Engine, check: Check) -> None:
     engine.check(indexes, indexes.solution)
-    before = engine._databases._ready["small"].result()
+    before = engine._databases._ready["small", 0].result()
     check(indexes, indexes.starter.read_text())
-    assert engine._databases._ready["small"].result() is before
+    assert engine._databases._ready["small", 0].result() is before
 
 
 def test_a_dropped_database(lab: TinyLab, check: Check) -> None:

@@ -452,6 +452,7 @@ def _ask_without_cache(run: Run, shop: Shop, request: Request, ill: str) -> None
 # --- Many at once -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.beside
 def test_not_before_it_is_so(shop: Shop, other: Shop, pages: Pages, database: Connection) -> None:
     """A change is forgotten after the commit: who reads while it is being committed does not keep the old."""
     for page in pages.both:
@@ -478,6 +479,7 @@ def test_not_before_it_is_so(shop: Shop, other: Shop, pages: Pages, database: Co
             differs(**evidence, matters="Nobody forgets it again: it stays until it expires.")
 
 
+@pytest.mark.beside
 def test_one_computes_for_all(shop: Shop, other: Shop, pages: Pages, database: Connection, valkey: Redis) -> None:
     """Fifty readers of a list that nobody has computed yet, at two workers, cost one statement."""
     valkey.flushall()
@@ -498,6 +500,7 @@ def test_one_computes_for_all(shop: Shop, other: Shop, pages: Pages, database: C
         wrong("everyone_computes", did=did, got=f"{sum(counts)} computations", expected="1 computation")
 
 
+@pytest.mark.beside
 def test_a_computation_may_fail(shop: Shop, other: Shop, pages: Pages, database: Connection, valkey: Redis) -> None:
     """When a computation fails, the next reader computes at once."""
     valkey.flushall()
@@ -518,6 +521,7 @@ def test_a_computation_may_fail(shop: Shop, other: Shop, pages: Pages, database:
     same(other, pages.best, next_one.result())
 
 
+@pytest.mark.beside
 def test_whoever_computes_may_die(
     start: StartShop, other: Shop, pages: Pages, database: Connection, valkey: Redis
 ) -> None:
@@ -552,6 +556,7 @@ def test_whoever_computes_may_die(
     same(other, pages.best, next_one.result())
 
 
+@pytest.mark.beside
 def test_a_lock_is_its_owners(shop: Shop, pages: Pages, database: Connection, valkey: Redis) -> None:
     """Whoever took too long does not give back the lock that another holds by now."""
     valkey.flushall()
@@ -579,6 +584,7 @@ def test_a_lock_is_its_owners(shop: Shop, pages: Pages, database: Connection, va
         )
 
 
+@pytest.mark.beside
 def test_a_late_answer_is_not_kept(shop: Shop, other: Shop, pages: Pages, database: Connection, valkey: Redis) -> None:
     """An answer that was computed before a change is not kept after it."""
     for number, page in enumerate(pages.both):
@@ -606,6 +612,7 @@ def test_a_late_answer_is_not_kept(shop: Shop, other: Shop, pages: Pages, databa
                 )
 
 
+@pytest.mark.beside
 def test_a_change_is_never_left_out(shop: Shop, other: Shop, pages: Pages) -> None:
     """A change is forgotten in Valkey also by a worker that had lost Valkey a moment ago."""
     with shop.cache.tap.being("gone"):

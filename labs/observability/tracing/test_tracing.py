@@ -576,6 +576,7 @@ def test_probes_leave_no_trace(scene: Scene) -> None:
 # --- Which are kept ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.beside
 def test_the_slow_and_the_failed_are_kept(
     start: StartShop, traces: TraceReceiver, delivery: Provider, orders: list[str]
 ) -> None:
@@ -615,7 +616,8 @@ def test_the_slow_and_the_failed_are_kept(
             matters="The caller keeps its part, and finds nothing below it.",
         )
     for asked in (*quick, *quick_too):
-        if spans.server(asked):
+        # On a busy machine a command to the cache may fail: what has a failed span is kept by right.
+        if (span := spans.server(asked)) and not any(each.failed for each in spans.same_trace(span)):
             wrong(
                 "keeps_everything",
                 did=f"{asked.did}, which was quick and went well, with TRACE_RATIO=0",
@@ -639,6 +641,7 @@ def timed(shop: Shop, headers: dict[str, str] | None = None) -> Asked | None:
 # --- A collector that is no help --------------------------------------------------------------------------------------
 
 
+@pytest.mark.beside
 def test_a_silent_collector_costs_nothing(start: StartShop, orders: list[str]) -> None:
     """A collector that never answers neither slows a request nor fills the memory: spans are dropped, and counted."""
     with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor(1) as threads:

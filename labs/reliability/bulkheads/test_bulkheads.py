@@ -523,6 +523,7 @@ def test_errors_come_through(hasty: Hasty, shop: Shop) -> None:
         )
 
 
+@pytest.mark.beside
 def test_no_queue_is_no_queue(start: Start, payments: Provider, delivery: Provider, database: Connection) -> None:
     """With `bulkhead_queue` 0 nobody waits; a quote for which there is no room is answered with 503 and Retry-After."""
     with start(BULKHEAD_SIZE="1", BULKHEAD_QUEUE="0") as shop:
@@ -565,6 +566,7 @@ def test_no_queue_is_no_queue(start: Start, payments: Provider, delivery: Provid
         )
 
 
+@pytest.mark.beside
 def test_the_wait_is_counted_from_arrival(start: Start, payments: Provider, database: Connection) -> None:
     """The wait is counted from arrival, however many others get a place meanwhile."""
     seen = 0

@@ -3,7 +3,7 @@
 They pay orders and ask for quotes over HTTP, and count what reaches the providers. Nothing is asserted of how long
 anything takes: a check that asks whether a breaker let somebody through too early compares two moments at the provider,
 and the breaker's recovery time lies between them however slow the machine is. The recovery times that have to pass are
-spent on other checks.
+spent on other checks, and these are made beside the rest.
 """
 
 import itertools
@@ -36,6 +36,7 @@ PAGES_LONG_AGO = 6  # of quotes, each of which makes two calls
 PATIENCE = 2.0  # seconds, for what takes milliseconds; many recovery times for what takes some of them
 until = partial(waiting.until, patience=PATIENCE)
 RECOVERIES = 30
+BUSY_ROUNDS = 5
 DOWN = FaultPlan(rates={"reset": 1})
 PATIENT = {"READ_TIMEOUT_SECONDS": "30", "DEADLINE_SECONDS": "30"}  # where a call is to hang for as long as it should
 
@@ -196,12 +197,6 @@ class Left:
 
 
 @pytest.fixture(scope="module")
-def left_alone(forgetful: Left, quick: Left) -> tuple[Left, Left]:
-    """The shops whose state takes time to change: it passes while others are checked."""
-    return forgetful, quick
-
-
-@pytest.fixture(scope="module")
 def healthy(start: Start) -> Iterator[Shop]:
     """A shop whose providers are mostly well."""
     with start(**PATIENT) as shop:
@@ -222,8 +217,7 @@ def forgetful(start: Start, providers: dict[str, Provider], unpaid: Iterator[str
         yield Left(shop)
 
 
-@pytest.fixture(scope="module")
-def recovery(shop: Shop) -> float:
+def time_to_recover(shop: Shop) -> float:
     """Seconds in which a crowd comes and goes on this machine, several times over."""
     began = time.monotonic()
     shop.together([Request("GET", "/livez")] * TOGETHER)
@@ -231,8 +225,9 @@ def recovery(shop: Shop) -> float:
 
 
 @pytest.fixture(scope="module")
-def quick(start: Start, providers: dict[str, Provider], unpaid: Iterator[str], recovery: float) -> Iterator[Left]:
+def quick(start: Start, providers: dict[str, Provider], unpaid: Iterator[str], forgetful: Left) -> Iterator[Left]:
     """A shop whose breaker for payments a crowd has opened, and which recovers soon. Its clock was set back then."""
+    recovery = time_to_recover(forgetful.shop)
     with start(**PATIENT, BREAKER_RECOVERY_SECONDS=str(recovery)) as shop:
         till = Counter(shop, "payments", providers["payments"], unpaid)
         providers["payments"].plan = DOWN
@@ -244,7 +239,6 @@ def quick(start: Start, providers: dict[str, Provider], unpaid: Iterator[str], r
 # --- It opens ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("left_alone")
 def test_a_provider_that_fails_is_asked_no_more(
     shop: Shop, start: Start, payments: Provider, unpaid: Iterator[str]
 ) -> None:
@@ -453,15 +447,14 @@ def test_the_state_is_visible(shop: Shop, healthy: Shop, providers: dict[str, Pr
 # --- It recovers ------------------------------------------------------------------------------------------------------
 
 
-def test_a_late_failure_is_old_news(start: Start, unpaid: Iterator[str], recovery: float) -> None:
+def test_a_late_failure_is_old_news(healthy: Shop, start: Start, unpaid: Iterator[str]) -> None:
     """A call that began before the outage and fails after it does not open the breaker again."""
+    recovery = time_to_recover(healthy) / 4
     with ThreadPoolExecutor(1) as thread, ExitStack() as stack:
         up = stack.enter_context(ExitStack())
         provider = up.enter_context(running(Provider(Charges())))
-        shop = stack.enter_context(
-            start(**PATIENT, PAYMENTS_URL=provider.url, BREAKER_RECOVERY_SECONDS=str(recovery / 4))
-        )
-        till = Counter(shop, "payments", provider, unpaid, recovery / 4)
+        shop = stack.enter_context(start(**PATIENT, PAYMENTS_URL=provider.url, BREAKER_RECOVERY_SECONDS=str(recovery)))
+        till = Counter(shop, "payments", provider, unpaid, recovery)
         provider.plan = FaultPlan(script=("hang", *["reset"] * MINIMUM))
         slow = thread.submit(shop.ask, till.request())
         until(lambda: provider.counts().now)
@@ -488,6 +481,7 @@ def test_a_late_failure_is_old_news(start: Start, unpaid: Iterator[str], recover
     _expect_state(after, HALF_OPEN, did)
 
 
+@pytest.mark.beside
 def test_one_probe_at_a_time(quick: Left, payments: Provider, unpaid: Iterator[str]) -> None:
     """Of twenty who ask when the time has passed, one is let through, and the others are refused at once."""
     till = Counter(quick.wait(quick.recovery), "payments", payments, unpaid)
@@ -531,6 +525,7 @@ def test_one_probe_at_a_time(quick: Left, payments: Provider, unpaid: Iterator[s
     _expect_state(state, HALF_OPEN, "while that one probe was at the provider")
 
 
+@pytest.mark.beside
 def test_one_success_is_not_enough(quick: Left, payments: Provider, unpaid: Iterator[str]) -> None:
     """After the first probe that succeeds the breaker is still half-open."""
     state = Counter(quick.shop, "payments", payments, unpaid, quick.recovery).state()
@@ -538,6 +533,7 @@ def test_one_success_is_not_enough(quick: Left, payments: Provider, unpaid: Iter
     _expect_state(state, HALF_OPEN, f"after one probe that succeeded, with BREAKER_SUCCESSES={SUCCESSES}")
 
 
+@pytest.mark.beside
 def test_a_probe_that_is_refused_has_come_back(
     quick: Left, payments: Provider, unpaid: Iterator[str], declined: str
 ) -> None:
@@ -553,6 +549,7 @@ def test_a_probe_that_is_refused_has_come_back(
         )
 
 
+@pytest.mark.beside
 def test_a_failed_probe_opens_it_again(quick: Left, payments: Provider, unpaid: Iterator[str]) -> None:
     """After a probe that failed, nobody is asked for the whole recovery time, and then somebody is."""
     till = Counter(quick.shop, "payments", payments, unpaid, quick.recovery)
@@ -574,10 +571,7 @@ def test_a_failed_probe_opens_it_again(quick: Left, payments: Provider, unpaid: 
             expected="202: a probe is a payment like any other, and is pending when it fails",
             matters="The probe is somebody's payment.",
         )
-    again = probe and till.is_let_through(pause=0.02)
-    if again:
-        _recognise_early_probe(payments, quick.recovery)
-    else:
+    if not (probe and _probes_again(till)):
         _recognise_put_off(till)
         differs(
             did="payments all the time, after a probe had " + ("failed" if probe else "been refused (402)"),
@@ -587,6 +581,7 @@ def test_a_failed_probe_opens_it_again(quick: Left, payments: Provider, unpaid: 
         )
 
 
+@pytest.mark.beside
 def test_a_probe_that_never_comes_back_is_given_up(quick: Left, payments: Provider, unpaid: Iterator[str]) -> None:
     """While a probe hangs, another one is let through in the end, and enough successes close the breaker."""
     till = Counter(quick.shop, "payments", payments, unpaid, quick.recovery)
@@ -605,6 +600,7 @@ def test_a_probe_that_never_comes_back_is_given_up(quick: Left, payments: Provid
     _expect_state(till.state(), CLOSED, f"after {SUCCESSES} probes that succeeded in a row")
 
 
+@pytest.mark.beside
 def test_closed_again_it_begins_anew(quick: Left, payments: Provider, unpaid: Iterator[str]) -> None:
     """A lone error after the recovery does not open the breaker again."""
     till = Counter(quick.shop, "payments", payments, unpaid, quick.recovery)
@@ -623,6 +619,7 @@ def test_closed_again_it_begins_anew(quick: Left, payments: Provider, unpaid: It
 # --- It forgets -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.beside
 def test_what_is_long_ago_is_forgotten(
     forgetful: Left, payments: Provider, delivery: Provider, unpaid: Iterator[str]
 ) -> None:
@@ -719,6 +716,22 @@ def _recognise_put_off(till: Counter) -> None:
             got="only the one after the pause reached the provider",
             expected="one does after each recovery time, however many are refused meanwhile",
         )
+
+
+def _probes_again(till: Counter) -> bool:
+    """Whether somebody is let through after a probe that has just failed, while payments come all the time.
+
+    On a busy machine the recovery time may be over before the first of them comes, which says nothing: then once more,
+    for that one has failed as well.
+    """
+    for _ in range(BUSY_ROUNDS):
+        refused = not till.ask().reached
+        if refused and till.is_let_through(pause=0.02) is None:
+            return False
+        _recognise_early_probe(till.provider, till.recovery)
+        if refused:
+            break
+    return True
 
 
 def _recognise_early_probe(provider: Provider, recovery: float) -> None:

@@ -228,9 +228,9 @@ class Scenes:
         return self._threads.submit(play)
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module")
 def scenes(start: StartShop, orders: Orders) -> Iterator[Scenes]:
-    """What is played while the checks run."""
+    """What is played while those checks run."""
     with ExitStack() as stack:
         yield Scenes(start, orders, stack)
 
@@ -238,6 +238,7 @@ def scenes(start: StartShop, orders: Orders) -> Iterator[Scenes]:
 # --- The checks -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.beside
 def test_connecting_takes_no_longer_than_its_timeout(scenes: Scenes) -> None:
     """Where no connection can be made, the shop says so after the connect timeout."""
     scene = scenes.not_connected.result()
@@ -254,6 +255,7 @@ def test_connecting_takes_no_longer_than_its_timeout(scenes: Scenes) -> None:
     require(answer, 503, scene.shop)
 
 
+@pytest.mark.beside
 def test_an_answer_takes_no_longer_than_its_timeout(scenes: Scenes) -> None:
     """Where no answer comes, the shop says so after the read timeout."""
     scene = scenes.not_answered.result()
@@ -395,6 +397,7 @@ def test_a_refusal_is_final(shop: Shop, payments: Provider, delivery: Provider, 
         )
 
 
+@pytest.mark.beside
 def test_a_failure_is_told(scenes: Scenes, database: Connection) -> None:
     """When every attempt fails the customer is told, and the order is still to be paid."""
     answers = scenes.storm.result().answers
@@ -449,6 +452,7 @@ def test_retry_after_may_be_a_date(shop: Shop, delivery: Provider, orders: Order
     require_retry_after(did, answer, shop, "4 or 5")
 
 
+@pytest.mark.beside
 def test_the_waits_grow_and_differ(scenes: Scenes, start: StartShop, payments: Provider, orders: Orders) -> None:
     """Before each further attempt the shop waits longer, by a time that chance decides."""
     waits = Waits(scenes.storm.result(), STORM, WAIT)
@@ -514,6 +518,7 @@ def test_retries_keep_to_a_budget(
         )
 
 
+@pytest.mark.beside
 def test_the_deadline_holds_across_attempts(scenes: Scenes) -> None:
     """However many attempts there are, the call ends when its deadline comes."""
     scene = scenes.many_attempts.result()
@@ -529,6 +534,7 @@ def test_the_deadline_holds_across_attempts(scenes: Scenes) -> None:
     require(answer, 502, scene.shop)
 
 
+@pytest.mark.beside
 def test_timeouts_are_logged(scenes: Scenes) -> None:
     """Each attempt that timed out leaves a line in the log."""
     scene = scenes.many_attempts.result()
@@ -543,6 +549,7 @@ def test_timeouts_are_logged(scenes: Scenes) -> None:
         )
 
 
+@pytest.mark.beside
 def test_an_attempt_is_cut_to_what_is_left(scenes: Scenes) -> None:
     """An attempt waits for no longer than is left until the deadline."""
     _, *answers = scenes.late.result().answers
@@ -555,6 +562,7 @@ def test_an_attempt_is_cut_to_what_is_left(scenes: Scenes) -> None:
         )
 
 
+@pytest.mark.beside
 def test_waiting_for_a_connection_counts(scenes: Scenes) -> None:
     """The deadline holds for every one of many calls at once."""
     scene = scenes.late.result()
@@ -571,6 +579,7 @@ def test_waiting_for_a_connection_counts(scenes: Scenes) -> None:
         require(answer, 502, scene.shop)
 
 
+@pytest.mark.beside
 def test_the_deadline_holds_while_bytes_trickle_in(scenes: Scenes) -> None:
     """An answer of which a byte comes now and then must end before the deadline as well."""
     scene = scenes.late.result()
@@ -585,6 +594,7 @@ def test_the_deadline_holds_while_bytes_trickle_in(scenes: Scenes) -> None:
     require(trickling, 503, scene.shop)
 
 
+@pytest.mark.beside
 def test_a_short_retry_after_is_obeyed(scenes: Scenes) -> None:
     """When the provider wants to be left alone for a time that there is, the shop comes back after it."""
     received = scenes.limited.result().received
