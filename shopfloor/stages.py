@@ -26,6 +26,7 @@ from shopfloor.services.process import start_child, wait_until_ready
 START_TIMEOUT = 20.0
 """Seconds that a shop may take until it answers."""
 
+INDEXES = "shop/data/indexing.py"
 CREATE_INDEXES = """
 import os
 from shop.database import create_indexes, make_engine
@@ -150,7 +151,7 @@ def serve(
         UserError: the shop did not start; the message has the end of its log.
     """
     environment = _environment(stage, **{"DATABASE_URL": database_url, "REDIS_URL": redis_url, **(settings or {})})
-    if create_indexes:
+    if create_indexes and _has_indexes(stage):
         _create_indexes(stage, environment)
     with (
         socket.create_server(("127.0.0.1", 0), backlog=512) as listener,
@@ -221,6 +222,11 @@ def _environment(stage: Stage, **settings: str | None) -> dict[str, str]:
     inherited = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "TMPDIR") if name in os.environ}
     given = {name: value for name, value in settings.items() if value is not None}
     return {**inherited, **given, "PYTHONPATH": str(stage.path), "PYTHONUNBUFFERED": "1"}
+
+
+def _has_indexes(stage: Stage) -> bool:
+    """Whether its file of indexes is another than the naive shop's, which has none; to ask it takes a process."""
+    return (stage.path / INDEXES).read_bytes() != (material().labs / INDEXES).read_bytes()
 
 
 def _create_indexes(stage: Stage, environment: dict[str, str]) -> None:

@@ -2,8 +2,7 @@
 
 1. lint, because a type error is a failure like any other;
 2. the book, built whole and alone, for it measures time;
-3. everything in pytest, on all cores, against that book;
-4. once more the executed notebooks of pages that measure no time, compared with what the book shows (nbval).
+3. everything in pytest, on all cores, against that book.
 """
 
 import os
@@ -12,15 +11,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import psutil
 
-from shopfloor.execution import notebook_pages
-from shopfloor.services import running_services
 from tests.helpers import STATE, memory
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,17 +35,13 @@ CORES = os.cpu_count() or 1
 # One worker more than there are cores: many tests wait for processes.
 WORKERS = ("-n", str(min(CORES + 1, 4)), "--dist", "loadgroup")
 TESTS = (sys.executable, "-m", "pytest", "-q", "-p", "no:nbval", *WORKERS, "tests")
-# A page that measures time takes long, and most of what it shows differs: it has run once, when the book was built.
-NOTEBOOKS = [f"_build/jupyter_execute/{page.name}.ipynb" for page in notebook_pages() if not page.is_timed]
-# One after another: nbval's kernels take TCP ports, for which kernels that start at the same moment can race.
-NBVAL = (sys.executable, "-m", "pytest", "-q", "--nbval", "--nbval-cell-timeout=300", *NOTEBOOKS)
 
 
 def run(name: str, commands: Sequence[Sequence[str]]) -> bool:
     """Run commands one after another until one fails; say how it ended and how long it took."""
     began = time.monotonic()
     print(f"\n== {name}", flush=True)
-    with BESIDE.get(name, nullcontext)():
+    with files_in_memory() if name == "tests" else nullcontext():
         passed = all(succeeds(command) for command in commands)
     print(f"== {name}: {'passed' if passed else 'FAILED'} ({time.monotonic() - began:.0f} s)", flush=True)
     return passed
@@ -74,13 +67,6 @@ def files_in_memory() -> Iterator[None]:
         yield
 
 
-# The notebooks' services are held for all of them: the kernel that had started them would end them under the others.
-BESIDE: dict[str, Callable[[], AbstractContextManager[object]]] = {
-    "notebooks": running_services,
-    "tests": files_in_memory,
-}
-
-
 def succeeds(command: Sequence[str]) -> bool:
     """Run a command. When both are interrupted, it is given the time to end what it has started."""
     process = subprocess.Popen(command, cwd=ROOT)
@@ -98,7 +84,7 @@ def main() -> int:
     if "--quick" in sys.argv[1:]:
         lanes = {"lint": LINT, "quick tests": ((*TESTS, "-m", "not slow and not browser and not book"),)}
     else:
-        lanes = {"lint": LINT, "book": BOOK, "tests": (TESTS,), "notebooks": (NBVAL,)}
+        lanes = {"lint": LINT, "book": BOOK, "tests": (TESTS,)}
     try:
         failed = next((name for name, commands in lanes.items() if not run(name, commands)), None)
     except KeyboardInterrupt:
