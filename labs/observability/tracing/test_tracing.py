@@ -347,10 +347,17 @@ def test_what_makes_no_sense_begins_a_new_trace(scene: Scene) -> None:
 
 
 def test_each_statement_has_a_span(scene: Scene) -> None:
-    """Each statement is a span below the request's, with its text."""
+    """Each statement is a client span below the request's, with its text."""
     for asked in (scene.page, scene.product, scene.missing):
         span = server(scene, asked)
         below = [each for each in scene.spans.below(span) if is_sql(each)]
+        if kinds := {each.kind for each in below} - {"client"}:
+            differs(
+                did=asked.did,
+                got=f"spans of statements of kind {', '.join(sorted(kinds))}",
+                expected="client",
+                matters="By their kind tools tell what waited for somebody else from what was the shop's own work.",
+            )
         if len(below) != len(asked.answer.statements):
             elsewhere = len([each for each in scene.spans.same_trace(span) if is_sql(each)]) - len(below)
             differs(
@@ -608,6 +615,20 @@ def test_the_slow_and_the_failed_are_kept(
                 got=f"the span of the request, and {kept} below it",
                 expected=f"the whole trace, which is to tell why: {whole} below it, of its statements and two calls",
             )
+        if how == "failed" and not any(each.failed for each in spans.same_trace(span)):
+            differs(
+                did=f"{asked.did}, which failed, with TRACE_RATIO=0",
+                got="its trace, in which no span has status error",
+                expected="status error, as in any other trace",
+                matters="It was kept because it failed, and whoever looks for failed requests does not find it.",
+            )
+        if how == "was slow" and not SLOW_SECONDS <= span.duration < 60:
+            differs(
+                did=f"{asked.did}, which took {SLOW_SECONDS} s, with TRACE_RATIO=0",
+                got=f"a span of {span.duration:,.3f} s",
+                expected="as long as the request took",
+                matters="It was kept because it was slow, and whoever looks for slow requests does not find it.",
+            )
     if spans.server(last) is None:
         differs(
             did=f"{last.did} with a traceparent whose sampled flag is set, and TRACE_RATIO=0",
@@ -638,6 +659,25 @@ def timed(shop: Shop, headers: dict[str, str] | None = None) -> Asked | None:
     return Asked(answer, path) if time.monotonic() - began < SLOW_SECONDS else None
 
 
+def test_what_was_sent_makes_room(start: StartShop, traces: TraceReceiver, orders: list[str]) -> None:
+    """TRACE_SPAN_LIMIT is for what is kept at once, however much was sent before."""
+    sent = 0
+    with start(TRACE_SPAN_LIMIT=str(SPAN_LIMIT)) as shop:
+        while sent <= SPAN_LIMIT:
+            traces.clear()
+            asked = ask(shop, "GET", f"/v1/orders/{orders[0]}")
+            spans = await_spans(traces, [asked])
+            span = spans.server(asked)
+            if span is None:
+                wrong(
+                    "makes_no_room",
+                    did=f"requests, with TRACE_SPAN_LIMIT={SPAN_LIMIT}, each after the last one's spans had come",
+                    got=f"after {sent} spans nothing comes any more",
+                    expected="the spans of each: what was sent is not kept any longer",
+                )
+            sent += len(spans.same_trace(span))
+
+
 # --- A collector that is no help --------------------------------------------------------------------------------------
 
 
@@ -648,7 +688,7 @@ def test_a_silent_collector_costs_nothing(start: StartShop, orders: list[str]) -
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"  # connections stand, and nobody answers
         with start(OTEL_EXPORTER_OTLP_ENDPOINT=url, TRACE_SPAN_LIMIT=str(SPAN_LIMIT)) as shop:
             asked = threads.submit(lambda: [shop.get(f"/v1/orders/{orders[0]}") for _ in range(REQUESTS)])
-            _in_time(asked)
+            answers = _in_time(asked)
             told = shop.get("/metrics").body
     dropped = re.search(r"^trace_spans_dropped_total(?:\{.*\})? (\S+)$", str(told), re.MULTILINE)
     did = f"{REQUESTS} requests of several spans each, with TRACE_SPAN_LIMIT={SPAN_LIMIT} and a silent collector"
@@ -661,19 +701,26 @@ def test_a_silent_collector_costs_nothing(start: StartShop, orders: list[str]) -
         )
     if float(dropped[1]) == 0:
         wrong("queue_without_end", did=did, got="no span dropped", expected="what is more than the limit is dropped")
+    made = sum(1 + len(answer.statements) for answer in answers)  # at least
+    if float(dropped[1]) < (made - SPAN_LIMIT) / 2:  # some may be on their way
+        differs(
+            did=did,
+            got=f"{dropped[1]} of {made} or more dropped, of which {SPAN_LIMIT} can have been kept",
+            expected="each span that was dropped is counted, and not each time that some were",
+            matters="The count tells how much of the picture is missing.",
+        )
 
 
-def _in_time(asked: Future[list[Answer]]) -> None:
+def _in_time(asked: Future[list[Answer]]) -> list[Answer]:
     wait([asked], timeout=2 * PATIENCE)
-    if asked.done():
-        asked.result()
-        return
-    wrong(
-        "sends_while_the_caller_waits",
-        did="requests, with a collector that takes connections and never answers",
-        got=f"not answered after {2 * PATIENCE:.0f} s",
-        expected="answered as ever: traces are not worth a customer",
-    )
+    if not asked.done():
+        wrong(
+            "sends_while_the_caller_waits",
+            did="requests, with a collector that takes connections and never answers",
+            got=f"not answered after {2 * PATIENCE:.0f} s",
+            expected="answered as ever: traces are not worth a customer",
+        )
+    return asked.result()
 
 
 # --- Words ------------------------------------------------------------------------------------------------------------
