@@ -27,6 +27,7 @@ from shopfloor.services.providers import Provider
 HANGING, WELL = Plan(rates={"hang": 1.0}), Plan()
 PATIENCE = 2.0  # seconds that a check gives to what should take a few milliseconds
 until = partial(waiting.until, patience=PATIENCE)
+VALKEY_SECONDS = 0.3  # for a command, while a crowd comes: longer than it takes to come, also on a busy machine
 SETTLED = 0.03  # seconds in which a request comes from its last statement to the bulkhead, which nobody can see
 
 # The shop that most checks ask: one call at once, two may wait, and they wait longer than any check.
@@ -196,7 +197,7 @@ def rush(shop: Shop, providers: dict[str, Provider], database: Connection) -> Ru
     payments.forget()
     payments.plan = HANGING
     try:
-        with shop.cache.tap.slow(0.1):
+        with shop.cache.tap.slow(VALKEY_SECONDS):
             sent = crowd.send(*to_pay(database, CROWD))
             until(lambda: payments.counts().most > SIZE or len(answered(sent)) >= beyond)
         shared = bool(shop.cache.received)
