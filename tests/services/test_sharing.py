@@ -164,11 +164,13 @@ def test_owner_killed_ends_everything(ready_state: Path, start_owner: Start) -> 
     with connect(url) as connection:
         busy = threading.Thread(target=count_for_ever, args=(connection,))
         busy.start()
-        with connect(url) as observer:
-            wait_until(lambda: is_counting(observer))
-        servers = owner.descendants
-        assert {"postgres", "valkey-server"} <= {server.name() for server in servers}
-        owner.process.kill()
+        try:
+            with connect(url) as observer:
+                wait_until(lambda: is_counting(observer))
+                servers = owner.descendants  # while nobody hangs up, who would end a process of PostgreSQL's
+                assert {"postgres", "valkey-server"} <= {server.name() for server in servers}
+        finally:
+            owner.process.kill()  # else it would count on, and nothing of this test would end
         assert_gone(servers)
         busy.join(timeout=10)
 

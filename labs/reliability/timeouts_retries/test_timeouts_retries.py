@@ -596,7 +596,7 @@ def test_waiting_for_a_connection_counts(scenes: Scenes) -> None:
             did=f"{PAY}, {TOGETHER} at once, DEADLINE_SECONDS=0.2",
             got="502 for all of them, and none had reached the provider",
             expected="that they are tried for as long as there is time",
-            matters="A deadline is the time that a call has. To give up before is a failure that nobody had.",
+            matters="Whoever gives up before the deadline fails calls that would have gone well.",
         )
 
 
