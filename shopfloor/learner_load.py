@@ -17,11 +17,13 @@ from shopfloor.desk import Desk
 from shopfloor.errors import UserError
 from shopfloor.labs import Lab, LabOutage
 from shopfloor.load import LoadResult, Outage, load
+from shopfloor.paths import material
 from shopfloor.services import Services, running_services
 from shopfloor.services.delivery import start_delivery
 from shopfloor.services.fault_plan import Plan
 from shopfloor.services.payments import start_payments
 from shopfloor.services.providers import ProviderProcess
+from shopfloor.services.valkey import private_valkey
 from shopfloor.stages import Server, Stage
 from shopfloor.words import shown, tell
 
@@ -75,7 +77,8 @@ def run(address: str) -> None:
             providers = running.enter_context(_providers(lab.load.providers))
             outside.append(providers)
             clone = running.enter_context(databases.clone(services, SIZE, progress=say))
-            servers[name] = running.enter_context(_serve(lab, stage, clone.url, services, providers))
+            redis_url = running.enter_context(private_valkey(material().state))
+            servers[name] = running.enter_context(_serve(lab, stage, clone.url, redis_url, providers))
         data = _data(lab, services)
         say("the same users ask the naive shop, then yours")
         outages = [_outage(lab.load.outage, outside)] if lab.load.outage else []
@@ -104,11 +107,11 @@ def _providers(names: Sequence[str]) -> Iterator[dict[str, ProviderProcess]]:
 
 
 def _serve(
-    lab: Lab, stage: Stage, database_url: str, services: Services, providers: Mapping[str, ProviderProcess]
+    lab: Lab, stage: Stage, database_url: str, redis_url: str, providers: Mapping[str, ProviderProcess]
 ) -> AbstractContextManager[Server]:
     urls = {f"{name.upper()}_URL": provider.url for name, provider in providers.items()}
     settings = {**urls, **lab.load.settings}
-    return stages.serve(stage, database_url=database_url, redis_url=services.redis_url, settings=settings)
+    return stages.serve(stage, database_url=database_url, redis_url=redis_url, settings=settings)
 
 
 def _outage(outage: LabOutage, outside: Sequence[Mapping[str, ProviderProcess]]) -> Outage:

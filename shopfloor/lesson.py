@@ -249,7 +249,7 @@ def serving(
     http2: bool = False,
     **topics: str | Sequence[str],
 ) -> Iterator[dict[str, Server]]:
-    """Serve several stages of the shop at once, each with a database of its own.
+    """Serve several stages of the shop at once, each with a Valkey and a database of its own.
 
     Args:
         data: the size of their seed data; or a database of the page, which they share.
@@ -265,7 +265,6 @@ def serving(
         The servers by those names.
     """
     with ExitStack() as running:
-        environment = {"REDIS_URL": _services().redis_url, **(settings or {})}
         servers = {}
         for name, solved in topics.items():
             seeded = data if isinstance(data, Lesson) else running.enter_context(databases.clone(_services(), data))
@@ -274,7 +273,8 @@ def serving(
                 stages.serve(
                     stage,
                     database_url=seeded.url,
-                    settings=environment,
+                    redis_url=running.enter_context(private_valkey(material().state)),
+                    settings=settings,
                     workers=workers,
                     threads=threads,
                     http2=http2,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pexpect
 import pytest
+import redis
 
 from tests.kit import running
 from tests.learner.tiny import ANSWERS, Kit, new_checks, tiny_kit
@@ -16,6 +17,20 @@ from tests.learner.tiny import ANSWERS, Kit, new_checks, tiny_kit
 INDEXING, N_PLUS_ONE = "data/indexing", "data/n_plus_one"
 
 pytestmark = pytest.mark.slow
+
+
+# An answer that would be measured with what an earlier one had left in the cache, perhaps in another form.
+MEETS_NOTHING_OLD = """
+import os
+import redis
+assert not redis.Redis.from_url(os.environ["REDIS_URL"]).exists("orders"), "what another shop left"
+"""
+
+
+def remember_in_the_services_cache(kit: Kit, key: str) -> None:
+    (url,) = re.findall("^REDIS_URL=(.+)$", kit.run("services").stdout, re.MULTILINE)
+    with redis.Redis.from_url(url) as cache:
+        cache.set(key, "kept", ex=60)
 
 
 def kept(kit: Kit) -> list[str]:
@@ -243,6 +258,9 @@ def test_services_end_with_ctrl_c(tmp_path: Path) -> None:
 def test_load_draws_the_learners_shop_beside_the_naive_one(kit: Kit) -> None:
     kit.make()
     kit.solve(N_PLUS_ONE)
+    remember_in_the_services_cache(kit, "orders")
+    with kit.file(N_PLUS_ONE).open("a") as answer:
+        answer.write(MEETS_NOTHING_OLD)
     done = kit.run("load", N_PLUS_ONE)
     assert done.returncode == 0, done.stderr
     assert "The naive shop: " in done.stdout
