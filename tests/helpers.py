@@ -9,7 +9,7 @@ STATE = "SHOPFLOOR_TESTS_STATE"
 """The environment variable that names the state folder of the tests' own servers."""
 
 
-def wait_until(condition: Callable[[], object], timeout: float = 10.0, message: str = "") -> None:
+def wait_until(condition: Callable[[], object], timeout: float = 30.0, message: str = "") -> None:
     """Poll until `condition` is true; fail with `message` after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not condition():

@@ -353,7 +353,7 @@ def check_valkey(port: int, password: str) -> bool:
             raise redis.ConnectionError(done.stderr)
         return done.returncode == 0
     assert command[:2] == ["valkey-cli", "-e"]  # -e: an error reply is a failure
-    with redis.Redis(port=port, password=password, retry=Retry(NoBackoff(), 0), socket_timeout=5) as client:
+    with redis.Redis(port=port, password=password, retry=Retry(NoBackoff(), 0), socket_timeout=30) as client:
         try:
             return bool(client.execute_command(*command[2:]))
         except redis.AuthenticationError:

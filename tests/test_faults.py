@@ -61,7 +61,7 @@ def server(answer: Callable[[socket.socket], None]) -> Iterator[str]:
 
 def connect(url: str) -> socket.socket:
     parts = urlsplit(url)
-    return socket.create_connection((parts.hostname, parts.port), timeout=10)
+    return socket.create_connection((parts.hostname, parts.port), timeout=30)
 
 
 def receive_all(connection: socket.socket) -> bytes:
@@ -290,7 +290,7 @@ def test_a_black_hole_answers_late(service: Service, proxy: FaultProxy, client: 
 def test_calm_frees_an_answer_on_its_way_back(faults: Faults) -> None:
     def answer_when_told(connection: socket.socket) -> None:
         connection.sendall(connection.recv(1))
-        told.wait(10)
+        told.wait(30)
         connection.sendall(b"late")
 
     told = threading.Event()
@@ -433,7 +433,7 @@ def test_a_reset_is_one_on_both_sides() -> None:
 def test_a_reset_of_the_servers_own_arrives_behind_its_answer(faults: Faults) -> None:
     def answer_and_reset(connection: socket.socket) -> None:
         connection.sendall(connection.recv(1) * 100)
-        proxied.wait(10)
+        proxied.wait(30)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
     proxied = threading.Event()
@@ -525,7 +525,7 @@ def test_a_black_hole_takes_a_limited_amount_and_loses_none_of_it() -> None:
 
 def test_an_ended_direction_survives_a_receiver_that_pauses() -> None:
     def read_late(connection: socket.socket) -> None:
-        told.wait(10)
+        told.wait(30)
         reverse(connection)
 
     told = threading.Event()

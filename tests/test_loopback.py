@@ -24,7 +24,7 @@ def url() -> Iterator[str]:
 
 
 def ask(url: str) -> bytes:
-    with closing(HTTPConnection(url.removeprefix("http://"), timeout=5)) as connection:
+    with closing(HTTPConnection(url.removeprefix("http://"), timeout=30)) as connection:
         connection.request("GET", "/page", headers={"Authorization": "Bearer secret"})
         return connection.getresponse().read()
 

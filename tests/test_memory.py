@@ -30,7 +30,7 @@ def test_growth_is_seen(code: str) -> None:
             process.stdin.write(b"\n")
             process.stdin.flush()
             process.stdout.readline()
-            wait_until(lambda: seen.growth > 60, timeout=5, message="the growth is not seen")
+            wait_until(lambda: seen.growth > 60, message="the growth is not seen")
         process.stdin.write(b"\n")
     assert 60 < seen.growth < 100
     assert seen.seconds == sorted(seen.seconds)

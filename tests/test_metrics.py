@@ -330,7 +330,7 @@ def test_a_slow_service_is_not_asked_several_times_at_once():
         def do_GET(self) -> None:
             asked.append(self.path)
             if len(asked) > 1:
-                slow.wait(10)
+                slow.wait(30)
             self.send_response(200)
             self.end_headers()
             self.wfile.write(b"a 1\n")

@@ -26,7 +26,7 @@ def before(*, heeds_vary: bool = True, **headers: str) -> Iterator[SharedCache]:
 
 
 def ask(cache: SharedCache, language: str, method: str = "GET", path: str = "/page?a=b") -> str:
-    with closing(HTTPConnection(urlsplit(cache.url).netloc, timeout=5)) as connection:
+    with closing(HTTPConnection(urlsplit(cache.url).netloc, timeout=30)) as connection:
         connection.request(method, path, headers={"Accept-Language": language})
         return connection.getresponse().read().decode()
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 
 def get(address: str) -> str:
-    with urllib.request.urlopen(address, timeout=10) as response:
+    with urllib.request.urlopen(address, timeout=30) as response:
         return str(response.read().decode())
 
 

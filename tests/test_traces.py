@@ -54,7 +54,7 @@ def send(
     path: str = "/v1/traces",
     method: str = "POST",
 ) -> http.client.HTTPResponse:
-    connection = http.client.HTTPConnection("127.0.0.1", urlsplit(receiver.url).port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", urlsplit(receiver.url).port, timeout=30)
     connection.request(method, path, body, headers)
     response = connection.getresponse()
     response.content = response.read()
@@ -179,7 +179,7 @@ def test_nothing_is_left_when_the_block_ends():
     threads = set(threading.enumerate())
     with receiving_traces() as receiver:
         port = urlsplit(receiver.url).port
-        idle = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        idle = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         idle.request("POST", "/v1/traces", a_request((b"t" * 16, b"s" * 8)), PROTOBUF)
         idle.getresponse().read()
         halfway = socket.create_connection(("127.0.0.1", port))
@@ -189,7 +189,7 @@ def test_nothing_is_left_when_the_block_ends():
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))
     for thread in set(threading.enumerate()) - threads:  # it hung up already; its last line may be to run yet
-        thread.join(5)
+        thread.join(30)
         assert not thread.is_alive()
 
 
@@ -267,13 +267,13 @@ def test_other_paths_and_methods_are_refused(receiver):
 
 def test_a_body_of_unknown_length_is_refused(receiver):
     head = b"POST /v1/traces HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", urlsplit(receiver.url).port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", urlsplit(receiver.url).port), timeout=30) as connection:
         connection.sendall(head + b"0\r\n\r\n")
         assert connection.makefile("rb").readline() == b"HTTP/1.1 411 Length Required\r\n"
 
 
 def test_a_connection_serves_on_after_a_refusal(receiver):
-    connection = http.client.HTTPConnection("127.0.0.1", urlsplit(receiver.url).port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", urlsplit(receiver.url).port, timeout=30)
     statuses = []
     for body in (b"\xff\xff", a_request((b"t" * 16, b"s" * 8))):
         connection.request("POST", "/v1/traces", body, PROTOBUF)

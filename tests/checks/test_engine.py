@@ -318,7 +318,7 @@ def test_the_owner_is_ended_in_the_middle_of_a_check(
         family = [*psutil.Process(owner.pid).children(recursive=True)]
         assert warm in family
         owner.send_signal(number)
-        owner.wait(10)
+        owner.wait(30)
     for process in family:
         assert_ends(process)
     with Engine(services, state=tmp_path / "other") as engine:  # what the killed one left is removed

@@ -200,7 +200,7 @@ def test_a_wrong_password_is_told(recorder: Recorder) -> None:
 )
 def test_another_protocol_is_hung_up_on(recorder: Recorder, sent: bytes) -> None:
     url = make_url(recorder.url)
-    with socket.create_connection((url.host, url.port), timeout=5) as client:
+    with socket.create_connection((url.host, url.port), timeout=30) as client:
         client.sendall(sent)
         with suppress(OSError):  # hung up on before it has said all
             client.shutdown(socket.SHUT_WR)

@@ -19,7 +19,7 @@ class Watched:
         self.file = folder / "data/indexing.py"
 
     def next(self) -> Saved | Gone:
-        return self.told.get(timeout=10)
+        return self.told.get(timeout=30)
 
     def nothing_more(self) -> None:
         """A save of another file is the next thing told."""

@@ -31,7 +31,7 @@ class FakeChecks:
     def check(self, lab: Lab, file: Path) -> Verdict:
         content = file.read_text() if file.exists() else ""
         self.seen.append((lab.address, content))
-        assert file == lab.starter or self.gate.wait(20)
+        assert file == lab.starter or self.gate.wait(30)
         if self.error:
             raise self.error
         passed = "right" in content
@@ -83,7 +83,7 @@ class Running:
         self.checks.gate.set()
         if self._thread:
             self.press("q")
-            self._thread.join(20)
+            self._thread.join(30)
             assert not self._thread.is_alive()
 
 

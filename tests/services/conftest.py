@@ -142,7 +142,7 @@ class Owner:
         """Let it end in its own time."""
         assert self.process.stdin
         self.process.stdin.close()
-        self.process.wait(timeout=20)
+        self.process.wait(timeout=30)
 
 
 @pytest.fixture

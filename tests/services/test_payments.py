@@ -27,7 +27,7 @@ def payments(tmp_path: Path) -> Iterator[ProviderProcess]:
 def call(
     payments: ProviderProcess, method: str, path: str, body: object = None, headers: dict[str, str] | None = None
 ) -> tuple[int, dict[str, str], Any]:
-    connection = HTTPConnection(urlsplit(payments.url).netloc, timeout=10)
+    connection = HTTPConnection(urlsplit(payments.url).netloc, timeout=30)
     try:
         sent = body if isinstance(body, bytes) else json.dumps(body)
         connection.request(method, path, body=sent, headers=headers or {})
@@ -137,7 +137,7 @@ def test_charges_of_a_reference(payments: ProviderProcess) -> None:
 
 @pytest.mark.parametrize("length", ["20000", "-1", "many"])
 def test_body_has_a_limit(payments: ProviderProcess, length: str) -> None:
-    connection = HTTPConnection(urlsplit(payments.url).netloc, timeout=10)
+    connection = HTTPConnection(urlsplit(payments.url).netloc, timeout=30)
     connection.putrequest("POST", "/charges")
     connection.putheader("Content-Length", length)
     connection.endheaders()
@@ -153,7 +153,7 @@ def test_nothing_else_is_there(payments: ProviderProcess, method: str, path: str
 
 
 def test_connection_is_kept(payments: ProviderProcess) -> None:
-    connection = HTTPConnection(urlsplit(payments.url).netloc, timeout=10)
+    connection = HTTPConnection(urlsplit(payments.url).netloc, timeout=30)
     for key in ("1", "2"):
         connection.request("POST", "/charges", json.dumps(CHARGE), {"Idempotency-Key": key})
         response = connection.getresponse()

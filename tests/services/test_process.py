@@ -128,7 +128,7 @@ def test_stop_is_by_force_after_the_grace(log: Path) -> None:
 @pytest.mark.parametrize(("script", "code"), [("exit 0", 0), ("exit 3", 3), ("kill -TERM $$", -15)])
 def test_exit_code(log: Path, script: str, code: int) -> None:
     with start_child(["/bin/sh", "-c", script], log=log) as child:
-        assert child.wait(timeout=10) == code
+        assert child.wait(timeout=30) == code
         assert child.poll() == code
 
 
@@ -154,7 +154,7 @@ def test_child_has_what_it_was_given(log: Path, tmp_path: Path) -> None:
         )
         port = listener.getsockname()[1]
     with child:
-        assert child.wait(timeout=10) == 0, log.read_text()
+        assert child.wait(timeout=30) == 0, log.read_text()
     said = log.read_text()
     assert "secret" in said
     assert "'ONLY': 'this'" in said
@@ -192,7 +192,7 @@ def test_identity_is_taken_whole(log: Path) -> None:
     os.setgroups([0])
     try:
         with start_child(["id"], log=log, identity=Identity(65534, 65534), cwd=Path("/")) as child:
-            assert child.wait(timeout=10) == 0
+            assert child.wait(timeout=30) == 0
     finally:
         os.setgroups(groups)
     assert "uid=65534" in log.read_text()

@@ -30,7 +30,7 @@ def connect(provider: Provider) -> Iterator[Connect]:
 
     def connect() -> socket.socket:
         address = urlsplit(provider.url)
-        opened.append(socket.create_connection((address.hostname, address.port), timeout=10))
+        opened.append(socket.create_connection((address.hostname, address.port), timeout=30))
         return opened[-1]
 
     yield connect
@@ -107,7 +107,7 @@ def test_what_is_not_http_is_refused(provider: Provider, connect: Connect, text:
 
 
 def test_answer_to_head_has_no_body(provider: Provider) -> None:
-    connection = HTTPConnection(urlsplit(provider.url).netloc, timeout=10)
+    connection = HTTPConnection(urlsplit(provider.url).netloc, timeout=30)
     for _ in range(2):
         connection.request("HEAD", "/")
         response = connection.getresponse()

@@ -31,7 +31,7 @@ def connect(database_url: str) -> psycopg.Connection:
 
 
 def cache(redis_url: str) -> redis.Redis:
-    return redis.Redis.from_url(redis_url, retry=Retry(NoBackoff(), 0), socket_timeout=5, decode_responses=True)
+    return redis.Redis.from_url(redis_url, retry=Retry(NoBackoff(), 0), socket_timeout=30, decode_responses=True)
 
 
 # --- one process ----------------------------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ def test_owner_killed_ends_everything(ready_state: Path, start_owner: Start) -> 
         finally:
             owner.process.kill()  # else it would count on, and nothing of this test would end
         assert_gone(servers)
-        busy.join(timeout=10)
+        busy.join(timeout=30)
 
 
 def count_for_ever(connection: psycopg.Connection) -> None:
@@ -200,7 +200,7 @@ def test_interrupt_ends_them_in_an_orderly_way(ready_state: Path, start_owner: S
     owner.ready()
     servers = owner.descendants
     owner.process.send_signal(signal.SIGINT)
-    owner.process.wait(timeout=20)
+    owner.process.wait(timeout=30)
     assert_gone(servers)
     assert "database system is shut down" in (ready_state / "logs" / "postgresql.log").read_text()
 

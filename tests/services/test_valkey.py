@@ -29,7 +29,7 @@ def server(state: Path) -> Iterator[tuple[Child, str]]:
 
 
 def client(url: str) -> redis.Redis:
-    return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), socket_timeout=5)
+    return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), socket_timeout=30)
 
 
 def test_password_is_asked_for_even_on_loopback(server: tuple[Child, str]) -> None:

@@ -31,7 +31,7 @@ def test_the_solved_limit_among_all_solved_topics(database: Database, services: 
     stage = build("solved")
     with (
         serve(stage, database_url=database.url, redis_url=services.redis_url, settings=settings, workers=2) as server,
-        httpx2.Client(base_url=server.url, headers={"X-API-Key": "a-key-of-this-test"}, timeout=10) as client,
+        httpx2.Client(base_url=server.url, headers={"X-API-Key": "a-key-of-this-test"}, timeout=30) as client,
     ):
         answers = [client.get(PATH) for _ in range(5)]
         assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
