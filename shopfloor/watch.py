@@ -198,21 +198,25 @@ class Watch:
             tell("The system does not tell of changes here: the files are looked at five times a second.")
         if outdated := self._desk.workspace.outdated():
             tell(f"The kit has changed {counted(len(outdated), 'file')} of the shop. To merge: shopfloor update")
-        self._introduce(lab)
         for other in self._desk.to_check_again():
             self._checker.ask(other, Why.AGAIN)
-        if not self._resume(lab):
+        if not self._introduce(lab):
             self._checker.ask(lab, Why.WARM)
 
-    def _introduce(self, lab: Lab) -> None:
+    def _introduce(self, lab: Lab) -> bool:
+        """Say what the lab is about, and check what was begun before; return whether there was anything.
+
+        Only then the learner is told to save: what is saved sooner would be found begun and noticed, and told twice.
+        """
         tell()
         tell(self._desk.introduction(lab, self._book))
+        begun = self._resume(lab)
         tell("Save the file, and its checks run.")
         if self._has_keys:
             tell(KEYS)
+        return begun
 
     def _resume(self, lab: Lab) -> bool:
-        """Check what was begun before; return whether there was anything."""
         state = self._desk.state(lab)
         if state is State.PASSED:
             tell("It passes. Press n for the next lab." if self._has_keys else "It passes.")
@@ -312,7 +316,6 @@ class Watch:
             lab = self._desk.next_lab()
             self._desk.make_current(lab)
             self._introduce(lab)
-            self._resume(lab)
         elif key == "l":
             tell()
             tell(self._desk.overview())

@@ -73,7 +73,7 @@ class Running:
             self.text += self._said()
             return words in self.text
 
-        wait_until(said, 20, f"never said {words!r}, but:\n{self.text}")
+        wait_until(said, message=f"never said {words!r}, but:\n{self.text}")
 
     def press(self, key: str) -> None:
         assert self._watch
@@ -153,6 +153,28 @@ def test_a_finished_lab_that_was_changed_is_checked_after_the_current_one_and_a_
     running.wait_for("data/indexing, which passed before, still does not")
     assert running.text.count("It says spoilt.") == 1
     assert running.desk.lab().address == N_PLUS_ONE, "mending a finished lab does not make it the current one"
+
+
+def test_a_save_at_the_moment_of_the_introduction_is_told_of_once(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = running.desk.labs[INDEXING]
+    running.save(INDEXING, "right\n")
+    running.desk.progress.finish(lab, b"right\n")
+    running.desk.make_current(running.desk.labs[N_PLUS_ONE])
+    introduce = Watch._introduce
+
+    def introduce_and_save(watch: Watch, lab: Lab) -> bool:
+        begun = introduce(watch, lab)
+        running.save(INDEXING, "spoilt\n")
+        return begun
+
+    monkeypatch.setattr(Watch, "_introduce", introduce_and_save)
+    running.start()
+    running.wait_for("data/indexing passed before, and does not any more")
+    running.save(N_PLUS_ONE, "attempt\n")
+    running.wait_for("It says attempt.")
+    assert running.text.count("It says spoilt.") == 1
 
 
 def test_a_finished_lab_with_new_checks_is_run_again_at_the_start(running: Running) -> None:
