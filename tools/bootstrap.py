@@ -90,14 +90,25 @@ def run_quietly(command):
 
 
 def install(uv):
+    """Install what the lock names, which is all there is: nothing is left for the installer to resolve."""
     lock = os.path.join(ROOT, "requirements.lock")
     if uv:
-        pip = [uv, "pip", "install", "--quiet", "--python", venv_python()]
+        pip = [uv, "pip", "install", "--quiet", "--python", venv_python(), "--no-deps"]
     else:
-        pip = [venv_python(), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    return run_quietly(pip + ["--require-hashes", "-r", lock]) and run_quietly(
-        pip + ["--no-deps", "--no-build-isolation", "--editable", ROOT]
+        pip = [venv_python(), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        pip.append("--no-compile")  # it would use one processor
+    installed = run_quietly(pip + ["--require-hashes", "-r", lock]) and run_quietly(
+        pip + ["--no-build-isolation", "--editable", ROOT]
     )
+    if installed and not uv:
+        compile_packages()
+    return installed
+
+
+def compile_packages():
+    """Compile them on all processors. What cannot be compiled, such as examples of syntax errors, is never imported."""
+    packages = os.path.join(VENV, "lib")
+    subprocess.call([venv_python(), "-W", "ignore", "-m", "compileall", "-qq", "-j", "0", packages])
 
 
 def main():
