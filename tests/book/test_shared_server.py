@@ -8,9 +8,9 @@ import pytest
 
 from shopfloor.paths import material
 
-SERVER_WIDE_VIEW = re.compile(r"FROM pg_(?:locks|stat_activity|stat_progress_\w+)")
-NARROWED = re.compile(r"current_database\(\)|pg_backend_pid\(\)|\{HERE\}")
-LONGEST_STATEMENT_IN_CHARACTERS = 250
+# To the end of the statement, which is the end of the text that holds it.
+SERVER_WIDE_VIEW = re.compile(r"FROM pg_(?:locks|stat_activity|stat_progress_\w+)[^\"]*")
+NARROWED = re.compile(r"current_database\(\)|pg_backend_pid\(\)")
 
 CHAPTERS = [path for path in material().book.rglob("*.md") if "_build" not in path.parts]
 CHECKS = list(material().labs.rglob("test_*.py"))
@@ -18,9 +18,8 @@ CHECKS = list(material().labs.rglob("test_*.py"))
 
 def questions(files: list[Path]) -> Iterator[tuple[str, str]]:
     for file in files:
-        text = file.read_text()
-        for view in SERVER_WIDE_VIEW.finditer(text):
-            yield file.name, text[view.start() : view.start() + LONGEST_STATEMENT_IN_CHARACTERS]
+        for question in SERVER_WIDE_VIEW.findall(file.read_text()):
+            yield file.name, question
 
 
 @pytest.mark.parametrize("files", [CHAPTERS, CHECKS], ids=["chapters", "checks"])

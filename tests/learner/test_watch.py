@@ -13,6 +13,7 @@ from shopfloor.labs import Lab
 from shopfloor.paths import material
 from shopfloor.progress import State
 from shopfloor.watch import Key, Watch
+from shopfloor.words import tell
 from shopfloor.workspace import Workspace
 from tests.helpers import wait_until
 
@@ -155,24 +156,23 @@ def test_a_finished_lab_that_was_changed_is_checked_after_the_current_one_and_a_
     assert running.desk.lab().address == N_PLUS_ONE, "mending a finished lab does not make it the current one"
 
 
-def test_a_save_at_the_moment_of_the_introduction_is_told_of_once(
-    running: Running, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("saved", "other"), [(INDEXING, N_PLUS_ONE), (N_PLUS_ONE, INDEXING)])
+def test_what_is_saved_at_the_invitation_is_told_of_once(
+    running: Running, monkeypatch: pytest.MonkeyPatch, saved: str, other: str
 ) -> None:
-    lab = running.desk.labs[INDEXING]
     running.save(INDEXING, "right\n")
-    running.desk.progress.finish(lab, b"right\n")
+    running.desk.progress.finish(running.desk.labs[INDEXING], b"right\n")
     running.desk.make_current(running.desk.labs[N_PLUS_ONE])
-    introduce = Watch._introduce
 
-    def introduce_and_save(watch: Watch, lab: Lab) -> bool:
-        begun = introduce(watch, lab)
-        running.save(INDEXING, "spoilt\n")
-        return begun
+    def tell_and_save(text: str = "") -> None:
+        tell(text)
+        if text.startswith("Save the file"):
+            running.save(saved, "spoilt\n")
 
-    monkeypatch.setattr(Watch, "_introduce", introduce_and_save)
+    monkeypatch.setattr("shopfloor.watch.tell", tell_and_save)
     running.start()
-    running.wait_for("data/indexing passed before, and does not any more")
-    running.save(N_PLUS_ONE, "attempt\n")
+    running.wait_for("It says spoilt.")
+    running.save(other, "attempt\n")
     running.wait_for("It says attempt.")
     assert running.text.count("It says spoilt.") == 1
 

@@ -672,9 +672,10 @@ class _Stranger:
 
 # --- Holding things back ----------------------------------------------------------------------------------------------
 
-HERE = "database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-WAITING = f"SELECT count(*) FROM pg_locks WHERE NOT granted AND {HERE}"  # noqa: S608 - no value in it
-CANCEL = f"SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted AND {HERE}"  # noqa: S608 - as above
+BLOCKED = """FROM pg_locks
+WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
+WAITING = f"SELECT count(*) {BLOCKED}"
+CANCEL = f"SELECT pg_terminate_backend(pid) {BLOCKED}"
 HOLD_COMMITS = """
 CREATE FUNCTION hold_commit() RETURNS trigger LANGUAGE plpgsql
 AS 'BEGIN PERFORM pg_advisory_xact_lock_shared(4711); RETURN NULL; END';
